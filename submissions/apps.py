@@ -1,0 +1,13 @@
+from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+
+class SubmissionsConfig(AppConfig):
+    name = "submissions"
+    verbose_name = _("Submissions")
+
+    def ready(self) -> None:
+        from sandbox import purposes
+        from submissions import steps
+
+        purposes.register(steps.PURPOSE, steps.SubmissionStep())
