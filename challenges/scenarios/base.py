@@ -1,0 +1,186 @@
+"""What every game offers to the rest of the house, and what it needs to know to do so. Pure, but for lazy texts."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from challenges.schema import Schema
+from challenges.splits import Deal
+
+CONTRACT = "anomed/1"
+Floats = NDArray[np.float64]
+ProblemKind = Literal["missing", "invalid", "too_large"]
+
+
+class OutputProblem(Exception):
+    """What a container wrote cannot be used: `kind` names the failure, `sentence` says it plainly.
+
+    Sentences quote column names of the challenge, never a value that the container wrote.
+    """
+
+    def __init__(self, kind: ProblemKind, sentence: str) -> None:
+        super().__init__(kind, sentence)
+        self.kind = kind
+        self.sentence = sentence
+
+    def __str__(self) -> str:
+        return self.sentence
+
+
+@dataclass(frozen=True)
+class Game:
+    """The published rules of one challenge, without its data. `limits` goes into task.json as it is."""
+
+    slug: str
+    scenario: str
+    schema: Schema
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    metric: str = "auroc"
+    white_box: bool = False
+    reference_leak: float = 0.20
+    u0: float | None = None
+    u1: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Board:
+    """Everything a step needs: the game, the canonical table and its deal, and where earlier steps left their results.
+
+    `key` is this run's secret: its row tokens and shuffles derive from it, so that the step can be replayed.
+    `release` is the folder of the release under attack; `previous` the result folder of the step before.
+    """
+
+    game: Game
+    table: Path
+    deal: Deal
+    key: bytes
+    seed: int
+    release: Path | None = None
+    previous: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Leaks:
+    """What one duel showed. `values[k] = (A, B)` of unit k and `errors[k]` their standard errors; the rest is overall.
+
+    `auc`, `tpr` (at false-positive rate `alpha`) and `advantage` are over all scored candidates of the duel.
+    """
+
+    values: Floats
+    errors: Floats
+    auc: float
+    tpr: float
+    alpha: float
+    advantage: float
+    members: int
+    nonmembers: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers and lists, to be stored."""
+        return {**self.__dict__, "values": self.values.tolist(), "errors": self.errors.tolist()}
+
+    @classmethod
+    def from_json(cls, facts: Mapping[str, Any]) -> Leaks:
+        """The leaks again, from what `to_json` gave."""
+        return cls(**{**facts, "values": np.array(facts["values"]), "errors": np.array(facts["errors"])})
+
+
+class Scenario(ABC):
+    """One kind of game. Stateless: everything about a run is in its board."""
+
+    slug: ClassVar[str]
+    title: ClassVar[Any]
+    summary: ClassVar[Any]
+    defense_steps: ClassVar[tuple[str, ...]]
+    attack_step: ClassVar[str] = "attack"
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """All steps that a container can be started for."""
+        return (*self.defense_steps, self.attack_step)
+
+    @abstractmethod
+    def collect(self, step: str) -> dict[str, list[str]]:
+        """What is fetched from /output after this step: names of tables (without suffix), files and folders."""
+
+    @abstractmethod
+    def write_inputs(self, step: str, board: Board, folder: Path) -> None:
+        """Fills `folder`, which becomes /input: task.json and the step's files."""
+
+    @abstractmethod
+    def read_outputs(self, step: str, board: Board, collected: Path, result: Path) -> dict[str, Any]:
+        """Reads the hostile files in `collected`, writes canonical ones into `result`, returns a few facts.
+
+        Runs in an isolated child. Raises OutputProblem.
+        """
+
+    @abstractmethod
+    def utility(self, board: Board, release: Path) -> float:
+        """The raw utility u of a release, by the challenge's metric on the test part; reads canonical files only."""
+
+    @abstractmethod
+    def leaks(self, board: Board, result: Path) -> Leaks:
+        """What an attack's canonical result takes from the release it met."""
+
+    @abstractmethod
+    def reference_release(self, board: Board, folder: Path) -> None:
+        """Writes a small release of the platform's own into `folder`, for rehearsing attacks on the public sample."""
+
+
+def write_task(step: str, board: Board, folder: Path, files: Mapping[str, str]) -> None:
+    """Writes task.json of contract anomed/1. `files` maps the names of DESIGN 4 to paths below /input."""
+    game = board.game
+    task = {
+        "contract": CONTRACT,
+        "step": step,
+        "scenario": game.scenario,
+        "challenge": game.slug,
+        "seed": board.seed,
+        "target": game.schema.target,
+        "columns": [column.to_json() for column in game.schema.shared],
+        "limits": dict(game.limits),
+        "files": dict(files),
+    }
+    (folder / "task.json").write_text(json.dumps(task, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+
+
+def link_folder(source: Path, target: Path) -> tuple[int, int]:
+    """Gives `target` the regular files of `source` (hard links where the disk allows); returns their number and bytes.
+
+    Raises OutputProblem for links and special files: they could point out of the folder or block a reader.
+    """
+    number = size = 0
+    target.mkdir(parents=True, exist_ok=True)
+    for entry in sorted(os.scandir(source), key=lambda entry: entry.name):
+        if entry.is_symlink() or not (entry.is_dir() or entry.is_file()):
+            raise OutputProblem("invalid", f"The folder “{source.name}” holds links or special files.")
+        if entry.is_dir():
+            inside = link_folder(Path(entry.path), target / entry.name)
+            number, size = number + inside[0], size + inside[1]
+        else:
+            _link_or_copy(entry.path, target / entry.name)
+            number, size = number + 1, size + entry.stat().st_size
+    return number, size
+
+
+def require(paths: Sequence[Path | None]) -> None:
+    """Raises FileNotFoundError if the platform (not the container) left a step without what it builds upon."""
+    if any(path is None or not path.exists() for path in paths):
+        raise FileNotFoundError("A step was prepared before the one it builds upon had left its result.")
+
+
+def _link_or_copy(source: str, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without hard links
+        shutil.copyfile(source, target)
