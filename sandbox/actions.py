@@ -1,0 +1,102 @@
+"""Every write to the sandbox's tables that other rooms ask for. Workers' own writes are in `leases`."""
+
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.db import transaction
+from django.utils import timezone
+
+from sandbox import images, tasks
+from sandbox.conf import blob_root
+from sandbox.images import CheckedImage
+from sandbox.limits import Limits
+from sandbox.models import Host, Image, Run, Slot
+
+LOCAL_HOST = "local"
+
+
+@transaction.atomic
+def queue(
+    *,
+    image: Image,
+    purpose: str,
+    step: str,
+    limits: dict[str, Any],
+    collect: dict[str, list[str]],
+    owner: str,
+    priority: int,
+    private: bool,
+) -> Run:
+    """Queues one container execution and wakes a worker when the caller's transaction commits.
+
+    `collect` is {"tables": [...], "files": [...], "folders": [...]}, each key optional. Of two runs the one with the
+    higher `priority` goes first, then the one whose `owner` has fewer under way. The log of a `private` run is for
+    organisers only. Raises ValueError for limits that make no sense.
+    """
+    wanted = Limits.from_json(limits)
+    run = Run.objects.create(
+        image=image,
+        purpose=purpose,
+        step=step,
+        limits=wanted.to_json(),
+        gpus=wanted.gpus,
+        collect=collect,
+        owner=owner,
+        priority=priority,
+        private=private,
+    )
+    tasks.send_wakeup()
+    return run
+
+
+@transaction.atomic
+def cancel(*, run: Run) -> bool:
+    """Ends a run that nobody wants any more; False if it had ended already. `settle` is not called.
+
+    A worker that has it under way notices at its next renewal, stops the container and frees the slot.
+    """
+    alive = Run.objects.filter(pk=run.pk, state__in=(Run.State.QUEUED, Run.State.RUNNING))
+    cancelled = alive.update(state=Run.State.CANCELLED, finished_at=timezone.now()) == 1
+    run.refresh_from_db()
+    return cancelled
+
+
+@transaction.atomic
+def ensure_local_host(*, slots: int) -> Host:
+    """Makes this machine's engine a host with that many slots. Slots in use are not taken away."""
+    host, _created = Host.objects.update_or_create(name=LOCAL_HOST, defaults={"url": settings.DOCKER_HOST_URL})
+    for number in range(1, slots + 1):
+        Slot.objects.get_or_create(host=host, number=number)
+    host.slots.filter(number__gt=slots, run=None).delete()
+    return host
+
+
+def check_archive(*, archive: Path) -> CheckedImage:
+    """Checks an uploaded archive; the layers of registered base images may be absent from it.
+
+    Its blobs are in the blob store afterwards. Raises `Rejected` with `image_invalid` and a plain sentence.
+    """
+    bases = Image.objects.bases().values_list("layers", flat=True)
+    return images.check_archive(archive, blob_root(), frozenset(layer for layers in bases for layer in layers))
+
+
+@transaction.atomic
+def store_image(*, checked: CheckedImage, name: str = "") -> Image:
+    """The row of a checked image; the same image entered twice has one row."""
+    image, _created = Image.objects.get_or_create(
+        image_id=checked.image_id,
+        defaults={"layers": list(checked.layers), "size": checked.size, "config": checked.config(), "name": name},
+    )
+    return image
+
+
+def register_base_image(*, archive: Path, name: str) -> Image:
+    """Makes an image's layers public: thin archives may leave them out. For the operator's own images only.
+
+    Raises `Rejected` as for any archive.
+    """
+    image = store_image(checked=images.check_archive(archive, blob_root(), frozenset()), name=name)
+    Image.objects.filter(pk=image.pk).update(is_base=True, name=name)
+    image.refresh_from_db()
+    return image

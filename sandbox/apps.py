@@ -1,0 +1,33 @@
+"""The sandbox: how strangers' images run next to patient data."""
+
+from typing import Any
+
+from django.apps import AppConfig
+from django.db.models.signals import post_migrate
+from django.utils.translation import gettext_lazy as _
+
+
+class SandboxConfig(AppConfig):
+    name = "sandbox"
+    label = "sandbox"
+    verbose_name = _("Sandbox")
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        post_migrate.connect(schedule_sweeps, sender=self)
+
+
+def schedule_sweeps(using: str, **kwargs: Any) -> None:
+    """Sees to it that the reaper comes by each minute."""
+    from django_q.models import Schedule  # models cannot be imported before the apps are ready
+
+    Schedule.objects.using(using).update_or_create(
+        name="sandbox.sweep",
+        defaults={
+            "func": "sandbox.tasks.sweep",
+            "schedule_type": Schedule.MINUTES,
+            "minutes": 1,
+            "repeats": -1,
+            "cluster": "web",
+        },
+    )

@@ -1,0 +1,59 @@
+"""The sandbox's settings with their defaults: `settings.SANDBOX` may override any of them by name."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.conf import settings
+
+
+@dataclass(frozen=True)
+class Conf:
+    """Seconds, megabytes (2**20 bytes) and counts, as the names say."""
+
+    seccomp: str = str(Path(__file__).with_name("seccomp.json"))
+    lease_seconds: float = 30
+    renew_seconds: float = 5  # a sixth of the lease: five renewals may fail before another worker takes over
+    work_seconds: float = 30  # then a worker gives its process back to the cluster, which may want to stop
+    retry_seconds: float = 5  # a platform fault is tried again after 1, 4, 16 times this
+    max_faults: int = 3
+    max_attempts: int = 10  # a run whose workers die again and again must end too
+    spare_seconds: float = 600  # an idle chamber is thrown away after this, so that the reaper may trust its age
+    engine_timeout: float = 60  # any call that waits longer for the engine's next byte is a fault of the engine
+    load_timeout: float = 900
+    log_bytes: int = 1 << 20
+    tmp_mb: int = 64
+    inodes: int = 1000
+    max_image_bytes: int = 20 * 10**9  # unpacked
+    max_archive_bytes: int = 10 * 10**9  # as uploaded
+    max_layers: int = 127
+    max_members: int = 2000  # files of an archive: 127 layers in the oldest layout are about 400
+    max_entries: int = 1_000_000  # files in all layers together
+    check_seconds: int = 600
+    check_memory_mb: int = 1024
+    read_seconds: int = 120
+    read_memory_mb: int = 2048
+
+
+def conf() -> Conf:
+    """The settings in force now."""
+    return Conf(**getattr(settings, "SANDBOX", {}))
+
+
+def private_root() -> Path:
+    """Where private files live. Nothing below is ever served."""
+    return Path(settings.PRIVATE_ROOT)
+
+
+def blob_root() -> Path:
+    """Layers and image configurations, named by the SHA-256 of their content."""
+    return private_root() / "blobs" / "sha256"
+
+
+def preload() -> list[str]:
+    """Modules that isolated children find already imported."""
+    return list(getattr(settings, "ISOLATION_PRELOAD", []))
+
+
+def installation() -> str:
+    """Names this installation on engines that it may share with others."""
+    return str(settings.INSTALLATION)

@@ -1,0 +1,51 @@
+"""How rooms above tell the sandbox what a run is for, without the sandbox knowing them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from sandbox.models import Run
+
+Reader = tuple[Callable[..., dict[str, Any]], tuple[Any, ...]]
+
+
+class Purpose(Protocol):
+    """What a run needs and what becomes of it. Registered once, under the name that runs carry in `purpose`."""
+
+    def write_inputs(self, run: Run, folder: Path) -> None:
+        """Writes task.json and the files of the step into the empty `folder`, which the container sees as /input."""
+
+    def reader(self, run: Run, collected: Path, result: Path) -> Reader | None:
+        """A module-level function and its picklable arguments, to be called in an isolated child.
+
+        It parses the hostile files in `collected`, writes canonical files into the empty folder `result`, returns
+        a JSON-able dict, and raises `Rejected`. The paths hold for this attempt only: store none of them.
+        None: there is nothing to read.
+        """
+
+    def judge(self, run: Run, result: Path, read: dict[str, Any]) -> Any:
+        """Computes what the canonical files are worth: in the worker, outside any transaction. May raise `Rejected`."""
+
+    def settle(self, run: Run, verdict: Any) -> None:
+        """Writes the outcome down, inside the transaction that ends the run; also for failures (verdict None).
+
+        `run` is up to date (state, reason, seconds), and its files are at `run.output_folder`, `run.result_folder`.
+        """
+
+
+_purposes: dict[str, Purpose] = {}
+
+
+def register(name: str, purpose: Purpose) -> None:
+    """Makes runs with `purpose=name` possible. Called from AppConfig.ready."""
+    _purposes[name] = purpose
+
+
+def get(name: str) -> Purpose:
+    """The purpose of that name. Raises KeyError when no room registered it."""
+    return _purposes[name]
+
+
+def forget(name: str) -> None:
+    """Takes a purpose out again, for tests that bring their own."""
+    _purposes.pop(name, None)
