@@ -1,0 +1,332 @@
+"""What organisers publish: challenges, their phases, their private data, and the report of the check before publishing."""
+
+import secrets
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar, Self
+from zoneinfo import available_timezones
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
+from django.db import models
+from django.db.models import F, Q
+from django.utils import timezone
+from django.utils.translation import get_language
+from django.utils.translation import gettext_lazy as _
+from simple_history.models import HistoricalRecords
+
+from challenges.metrics.utility import METRICS
+from challenges.scenarios import registry
+from challenges.scenarios.base import Game
+from challenges.splits import Sizes
+from challenges.tables import Schema
+
+
+def scenario_choices() -> list[tuple[str, Any]]:
+    return [(slug, scenario.title) for slug, scenario in registry.SCENARIOS.items()]
+
+
+def metric_choices() -> list[tuple[str, Any]]:
+    return [(name, name.replace("_", " ")) for name in METRICS]
+
+
+def zone_choices() -> list[tuple[str, str]]:
+    return [(zone, zone) for zone in sorted(available_timezones()) if "/" in zone or zone == "UTC"]
+
+
+def _share(default: float, *, label: Any, help_text: Any) -> models.FloatField[float, float]:
+    return models.FloatField(
+        label, default=default, help_text=help_text, validators=[MinValueValidator(0.0), MaxValueValidator(1.0)]
+    )
+
+
+class ChallengeQuerySet(models.QuerySet["Challenge"]):
+    def visible(self) -> Self:
+        """Challenges that anybody may look at."""
+        return self.exclude(status=Challenge.Status.DRAFT)
+
+    def visible_to(self, user: Any) -> Self:
+        """The public ones, and drafts for their organisers."""
+        if not user.is_authenticated:
+            return self.visible()
+        if user.is_superuser:
+            return self
+        return self.filter(~Q(status=Challenge.Status.DRAFT) | Q(organisers=user)).distinct()
+
+    def open(self) -> Self:
+        """Challenges that take entries now."""
+        now = timezone.now()
+        return self.filter(
+            Q(phases__closes_at=None) | Q(phases__closes_at__gt=now),
+            status=Challenge.Status.PUBLISHED,
+            phases__opens_at__lte=now,
+        ).distinct()
+
+
+class Challenge(models.Model):
+    """A published game: what is protected, against whom, with which data, and how it is scored."""
+
+    class Status(models.TextChoices):
+        DRAFT = "draft", _("draft")
+        PUBLISHED = "published", _("published")
+        CLOSED = "closed", _("closed")
+
+    slug = models.SlugField(_("short name"), unique=True, help_text=_("Part of every address of the challenge."))
+    title = models.CharField(_("title"), max_length=120)
+    title_de = models.CharField(_("title (German)"), max_length=120, blank=True)
+    summary = models.CharField(_("summary"), max_length=300, help_text=_("One sentence for the list of challenges."))
+    summary_de = models.CharField(_("summary (German)"), max_length=300, blank=True)
+    overview = models.TextField(_("overview"), blank=True, help_text=_("Markdown."))
+    overview_de = models.TextField(_("overview (German)"), blank=True, help_text=_("Markdown."))
+    data_text = models.TextField(_("about the data"), blank=True, help_text=_("Markdown."))
+    data_text_de = models.TextField(_("about the data (German)"), blank=True, help_text=_("Markdown."))
+    rules = models.TextField(_("rules"), blank=True, help_text=_("Markdown. Participants accept them when they join."))
+    rules_de = models.TextField(_("rules (German)"), blank=True, help_text=_("Markdown."))
+    scenario = models.CharField(_("scenario"), max_length=40, choices=scenario_choices)
+    status = models.CharField(_("status"), max_length=10, choices=Status, default=Status.DRAFT, editable=False)
+    organisers = models.ManyToManyField(
+        settings.AUTH_USER_MODEL,
+        verbose_name=_("organisers"),
+        related_name="organised_challenges",
+        blank=True,
+        help_text=_("They may edit the challenge, read its data and logs, and enter anchors and baselines."),
+    )
+    time_zone = models.CharField(
+        _("time zone"),
+        max_length=40,
+        choices=zone_choices,
+        default="Europe/Berlin",
+        help_text=_("Dates of the phases are read and shown in it."),
+    )
+
+    seconds = models.PositiveIntegerField(_("time limit of a step (s)"), default=600, validators=[MinValueValidator(1)])
+    memory_mb = models.PositiveIntegerField(_("memory (MB)"), default=4096, validators=[MinValueValidator(64)])
+    cpus = models.PositiveIntegerField(_("processors"), default=1, validators=[MinValueValidator(1)])
+    gpus = models.PositiveIntegerField(_("GPUs"), default=0)
+    output_mb = models.PositiveIntegerField(_("output (MB)"), default=512, validators=[MinValueValidator(1)])
+    pids = models.PositiveIntegerField(_("processes"), default=256, validators=[MinValueValidator(16)])
+
+    daily_quota = models.PositiveIntegerField(
+        _("entries a day"), default=3, help_text=_("Per team. Entries that fail before a private run do not count.")
+    )
+    total_quota = models.PositiveIntegerField(_("entries in all"), default=40, help_text=_("Per team."))
+    failure_quota = models.PositiveIntegerField(
+        _("failed entries a day"), default=20, help_text=_("Per team, rehearsals included.")
+    )
+    active_limit = models.PositiveIntegerField(
+        _("active entries"), default=2, help_text=_("Defenses and attacks of a team that take part in duels at a time.")
+    )
+
+    metric = models.CharField(_("utility metric"), max_length=30, choices=metric_choices, default="auroc")
+    white_box = models.BooleanField(
+        _("white box"), default=False, help_text=_("Attacks also get the files of the model.")
+    )
+    trivial_utility = models.FloatField(
+        _("trivial anchor u0"),
+        null=True,
+        blank=True,
+        help_text=_("Utility of a release that ignores the data. The check computes it."),
+    )
+    reference_utility = models.FloatField(
+        _("reference anchor u1"),
+        null=True,
+        blank=True,
+        help_text=_("Utility of the best tuned model without privacy. The check computes it."),
+    )
+    reference_leak = _share(
+        0.20, label=_("reference leak"), help_text=_("A worst leak of this size means privacy 0 (SCORING: W_ref).")
+    )
+    utility_threshold = _share(
+        0.5, label=_("utility threshold"), help_text=_("A defense below it is not qualified (SCORING: tau).")
+    )
+    revealed = _share(
+        0.2, label=_("revealed share"), help_text=_("Share of the candidates whose membership every attack is told.")
+    )
+    aux_size = models.PositiveIntegerField(_("auxiliary records"), null=True, blank=True)
+    core_size = models.PositiveIntegerField(_("core records"), null=True, blank=True)
+    candidate_size = models.PositiveIntegerField(
+        _("candidate records"), null=True, blank=True, help_text=_("Empty: 20 %, 10 % and 48 % of the records.")
+    )
+
+    version = models.PositiveBigIntegerField(default=0, editable=False)  # browsers watch it
+    created_at = models.DateTimeField(auto_now_add=True)
+    published_at = models.DateTimeField(null=True, editable=False)
+    closed_at = models.DateTimeField(null=True, editable=False)
+    history = HistoricalRecords(excluded_fields=["version"])
+
+    objects = ChallengeQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("challenge")
+        verbose_name_plural = _("challenges")
+        ordering: ClassVar[list[str]] = ["-published_at", "-created_at"]
+
+    def __str__(self) -> str:
+        return self.title
+
+    def text(self, field: str) -> str:
+        """The text `field` in the reader's language; English where there is no translation."""
+        german = getattr(self, f"{field}_de") if (get_language() or "").startswith("de") else ""
+        return str(german or getattr(self, field))
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """What one container may use, as task.json says it."""
+        return {
+            name: getattr(self, name) for name in ("seconds", "memory_mb", "cpus", "gpus", "output_mb", "pids")
+        }
+
+    @property
+    def sizes(self) -> Sizes:
+        """How many records go to which part; needs a dataset."""
+        default = Sizes.default(self.dataset.rows)
+        return Sizes(
+            aux=self.aux_size or default.aux,
+            core=self.core_size or default.core,
+            candidates=self.candidate_size or default.candidates,
+        )
+
+    @property
+    def game(self) -> Game:
+        """What the scenario needs to know, free of the database."""
+        return Game(
+            slug=self.slug,
+            scenario=self.scenario,
+            schema=self.dataset.schema,
+            limits=self.limits,
+            metric=self.metric,
+            white_box=self.white_box,
+            reference_leak=self.reference_leak,
+            u0=self.trivial_utility,
+            u1=self.reference_utility,
+        )
+
+    @property
+    def current_phase(self) -> "Phase | None":
+        """The phase that takes entries now."""
+        if self.status != self.Status.PUBLISHED:
+            return None
+        return next((phase for phase in self.phases.all() if phase.is_open), None)
+
+    def is_organiser(self, user: Any) -> bool:
+        return bool(
+            user.is_authenticated and (user.is_superuser or self.organisers.filter(pk=user.pk).exists())
+        )
+
+    def mark_changed(self) -> None:
+        """Tells every browser that watches this challenge to look again, once the transaction is committed."""
+        type(self).objects.filter(pk=self.pk).update(version=F("version") + 1)
+
+
+def _new_secret() -> bytes:
+    return secrets.token_bytes(32)
+
+
+class Phase(models.Model):
+    """A stretch of a challenge's calendar, with the secret that deals its splits."""
+
+    class Kind(models.TextChoices):
+        DEVELOPMENT = "development", _("development")
+        FINAL = "final", _("final")
+
+    challenge = models.ForeignKey(Challenge, models.CASCADE, related_name="phases", verbose_name=_("challenge"))
+    kind = models.CharField(_("kind"), max_length=12, choices=Kind, default=Kind.DEVELOPMENT)
+    opens_at = models.DateTimeField(_("opens"), default=timezone.now)
+    closes_at = models.DateTimeField(_("closes"), null=True, blank=True)
+    seeds = models.PositiveSmallIntegerField(
+        _("seeds"), default=1, validators=[MinValueValidator(1)], help_text=_("Times that each defense is trained.")
+    )
+    folds = models.PositiveSmallIntegerField(
+        _("folds"), default=2, validators=[MinValueValidator(1)], help_text=_("Parts of the candidates, to cross-fit.")
+    )
+    secret = models.BinaryField(default=_new_secret, editable=False)
+    history = HistoricalRecords(excluded_fields=["secret"])
+
+    class Meta:
+        verbose_name = _("phase")
+        verbose_name_plural = _("phases")
+        ordering: ClassVar[list[str]] = ["opens_at"]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["challenge", "kind"], name="one_phase_of_a_kind"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.challenge}: {self.get_kind_display()}"
+
+    def clean(self) -> None:
+        if self.closes_at and self.closes_at <= self.opens_at:
+            raise ValidationError({"closes_at": _("The phase would close before it opens.")})
+
+    @property
+    def is_open(self) -> bool:
+        now: datetime = timezone.now()
+        return self.opens_at <= now and (self.closes_at is None or now < self.closes_at)
+
+
+def dataset_path(dataset: "Dataset", name: str) -> str:
+    return f"datasets/{dataset.challenge.slug}/{secrets.token_hex(8)}-{name}"
+
+
+class Dataset(models.Model):
+    """The private table of a challenge, and the public sample that looks like it."""
+
+    class Origin(models.TextChoices):
+        GENERATED = "generated", _("generated from independent marginals")
+        OWN = "own", _("the organiser's own file")
+
+    challenge = models.OneToOneField(Challenge, models.CASCADE, related_name="dataset", verbose_name=_("challenge"))
+    table = models.FileField(_("private table"), upload_to=dataset_path)  # canonical Parquet
+    sample = models.FileField(_("public sample"), upload_to=dataset_path)  # canonical Parquet
+    sample_origin = models.CharField(_("sample"), max_length=10, choices=Origin, default=Origin.GENERATED)
+    file_name = models.CharField(_("uploaded file"), max_length=200)
+    sha256 = models.CharField(max_length=64, validators=[RegexValidator(r"^[0-9a-f]{64}$")])
+    rows = models.PositiveIntegerField(_("records"))
+    sample_rows = models.PositiveIntegerField(_("records of the sample"))
+    profile = models.JSONField(_("profile"), default=dict)
+    schema_json = models.JSONField(_("columns"), default=dict)
+    uploaded_at = models.DateTimeField(_("uploaded"), auto_now=True)
+
+    class Meta:
+        verbose_name = _("dataset")
+        verbose_name_plural = _("datasets")
+
+    def __str__(self) -> str:
+        return f"{self.challenge.slug}: {self.file_name}"
+
+    @property
+    def schema(self) -> Schema:
+        return Schema.from_json(self.schema_json)
+
+    @property
+    def table_path(self) -> Path:
+        return Path(self.table.path)
+
+    @property
+    def sample_path(self) -> Path:
+        return Path(self.sample.path)
+
+
+class CheckReport(models.Model):
+    """What the check before publishing found. Only the newest one for the present data and settings counts."""
+
+    class State(models.TextChoices):
+        RUNNING = "running", _("running")
+        PASSED = "passed", _("passed")
+        FAILED = "failed", _("failed")
+
+    challenge = models.ForeignKey(Challenge, models.CASCADE, related_name="reports", verbose_name=_("challenge"))
+    state = models.CharField(_("result"), max_length=10, choices=State, default=State.RUNNING)
+    items = models.JSONField(_("findings"), default=list)  # [{level: ok|warning|error, title, text}]
+    fingerprint = models.CharField(max_length=64)  # of the data and the settings that were checked
+    created_at = models.DateTimeField(_("checked"), auto_now_add=True)
+    finished_at = models.DateTimeField(null=True)
+
+    class Meta:
+        verbose_name = _("check")
+        verbose_name_plural = _("checks")
+        ordering: ClassVar[list[str]] = ["-created_at"]
+        get_latest_by = "created_at"
+
+    def __str__(self) -> str:
+        return f"{self.challenge}: {self.get_state_display()}"

@@ -1,0 +1,345 @@
+"""What participants enter: teams, submissions with their uploads and steps, releases, duels, standings."""
+
+import uuid
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from django.conf import settings
+from django.db import models
+from django.db.models import F, Q
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from challenges.models import Challenge, Phase
+from sandbox.models import Image, Run
+from sandbox.reasons import Reason
+from submissions.states import MOVES, READY, MoveNotAllowed, State
+
+
+class Team(models.Model):
+    """Who enters a challenge. Its name is all that others see of its members."""
+
+    challenge = models.ForeignKey(Challenge, models.CASCADE, related_name="teams", verbose_name=_("challenge"))
+    name = models.CharField(_("team name"), max_length=60)
+    members: "models.ManyToManyField[Any, Membership]" = models.ManyToManyField(
+        settings.AUTH_USER_MODEL, through="Membership", related_name="teams", verbose_name=_("members")
+    )
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    class Meta:
+        verbose_name = _("team")
+        verbose_name_plural = _("teams")
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["challenge", "name"], name="team_name_once_per_challenge"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Membership(models.Model):
+    """A person in a team, and when they accepted the rules."""
+
+    team = models.ForeignKey(Team, models.CASCADE, related_name="memberships")
+    challenge = models.ForeignKey(Challenge, models.CASCADE, related_name="memberships")
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="memberships")
+    accepted_rules_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["challenge", "user"], name="one_team_per_person_and_challenge"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} in {self.team_id}"
+
+
+class SubmissionQuerySet(models.QuerySet["Submission"]):
+    def defenses(self) -> Self:
+        return self.filter(kind=Submission.Kind.DEFENSE)
+
+    def attacks(self) -> Self:
+        return self.filter(kind=Submission.Kind.ATTACK)
+
+    def active(self) -> Self:
+        """Entries that take part in duels now: rehearsed, chosen by their team, neither withdrawn nor disqualified."""
+        return self.filter(state__in=READY, active=True)
+
+    def of_team(self, team: Team | None) -> Self:
+        return self.filter(team=team)
+
+    def of_user(self, user: Any) -> Self:
+        """A person's own entries: those of their teams."""
+        return self.filter(team__memberships__user=user) if user.is_authenticated else self.none()
+
+    def readable_by(self, user: Any) -> Self:
+        """Own entries, and all entries of challenges that the person organises."""
+        if not user.is_authenticated:
+            return self.none()
+        if user.is_superuser:
+            return self
+        return self.filter(Q(team__memberships__user=user) | Q(challenge__organisers=user)).distinct()
+
+    def with_context(self) -> Self:
+        return self.select_related("challenge", "team", "image", "upload", "standing")
+
+
+class Submission(models.Model):
+    """One image, entered as a defense or an attack; immutable from its upload on."""
+
+    class Kind(models.TextChoices):
+        DEFENSE = "defense", _("defense")
+        ATTACK = "attack", _("attack")
+
+    class Role(models.TextChoices):
+        ENTRY = "entry", _("entry")
+        TRIVIAL = "trivial", _("trivial anchor")
+        TUNED = "tuned", _("tuned anchor")
+        LEAKY = "leaky", _("leaky anchor")
+        BASELINE = "baseline", _("baseline")
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    challenge = models.ForeignKey(Challenge, models.CASCADE, related_name="submissions", verbose_name=_("challenge"))
+    team = models.ForeignKey(
+        Team, models.CASCADE, related_name="submissions", null=True, blank=True, verbose_name=_("team")
+    )
+    kind = models.CharField(_("kind"), max_length=8, choices=Kind)
+    role = models.CharField(_("role"), max_length=8, choices=Role, default=Role.ENTRY)
+    name = models.CharField(_("name"), max_length=80)
+    note = models.CharField(_("note"), max_length=200, blank=True)
+    created_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+")
+    image = models.ForeignKey(Image, models.PROTECT, null=True, related_name="+", verbose_name=_("image"))
+    state = models.CharField(_("state"), max_length=12, choices=State, default=State.UPLOADING)
+    active = models.BooleanField(_("active"), default=False)
+    failure_reason = models.CharField(_("failure"), max_length=20, choices=Reason, blank=True)
+    failure_cause = models.CharField(_("cause"), max_length=20, choices=Reason, blank=True)  # within a rehearsal
+    failure_detail = models.TextField(blank=True)  # for the team: of the upload or the rehearsal, never of private data
+    created_at = models.DateTimeField(_("created"), default=timezone.now)
+    ready_at = models.DateTimeField(null=True)
+    ended_at = models.DateTimeField(null=True)
+
+    objects = SubmissionQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("submission")
+        verbose_name_plural = _("submissions")
+        ordering: ClassVar[list[str]] = ["-created_at"]
+        indexes: ClassVar[list[models.Index]] = [models.Index(fields=["challenge", "kind", "state", "active"])]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.CheckConstraint(
+                name="anchors_have_no_team",
+                condition=Q(role="entry", team__isnull=False) | (~Q(role="entry") & Q(team__isnull=True)),
+            ),
+            models.CheckConstraint(
+                name="role_fits_kind",
+                condition=Q(role="entry")
+                | Q(kind="defense", role__in=["trivial", "tuned", "leaky"])
+                | Q(kind="attack", role="baseline"),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def get_absolute_url(self) -> str:
+        return reverse("submission", args=[self.pk])
+
+    @property
+    def is_defense(self) -> bool:
+        return self.kind == self.Kind.DEFENSE
+
+    @property
+    def is_ranked(self) -> bool:
+        """Anchors and baselines are in every matrix and never ranked."""
+        return self.role == self.Role.ENTRY
+
+    @property
+    def owner(self) -> str:
+        """Whose turn a run of this entry uses up, for the fair share of the machines."""
+        return f"team-{self.team_id}" if self.team_id else "organiser"
+
+    def move_to(self, state: State) -> None:
+        """Takes the entry to `state` if the table allows it, and saves that. Raises MoveNotAllowed."""
+        if state not in MOVES[State(self.state)]:
+            raise MoveNotAllowed(f"{self.pk}: {self.state} -> {state}")
+        self.state = state
+        now = timezone.now()
+        if state == State.QUEUED:
+            self.ready_at = now
+        if state in {State.SCORED, State.FAILED, State.WITHDRAWN, State.DISQUALIFIED}:
+            self.ended_at = self.ended_at or now
+        if state in {State.FAILED, State.WITHDRAWN, State.DISQUALIFIED}:
+            self.active = False
+        self.save()
+
+
+class Upload(models.Model):
+    """The bytes of a submission on their way in (tus 1.0). Deleted once the image is checked."""
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    submission = models.OneToOneField(Submission, models.CASCADE, related_name="upload")
+    file_name = models.CharField(max_length=200)
+    size = models.PositiveBigIntegerField()  # bytes
+    offset = models.PositiveBigIntegerField(default=0)  # bytes that have arrived
+    busy_until = models.DateTimeField(null=True)  # a request is writing
+    updated_at = models.DateTimeField(auto_now=True)
+
+    def __str__(self) -> str:
+        return self.file_name
+
+    @property
+    def path(self) -> Path:
+        return Path(settings.PRIVATE_ROOT) / "uploads" / str(self.pk)
+
+    @property
+    def is_complete(self) -> bool:
+        return self.offset == self.size
+
+
+class ReleaseQuerySet(models.QuerySet["Release"]):
+    def in_play(self) -> Self:
+        """Releases of active defenses in phases that are still open to duels."""
+        return self.filter(submission__state__in=READY, submission__active=True)
+
+
+class Release(models.Model):
+    """What a defense gave away in one run, canonical and content-addressed."""
+
+    submission = models.ForeignKey(Submission, models.CASCADE, related_name="releases")
+    phase = models.ForeignKey(Phase, models.CASCADE, related_name="releases")
+    seed = models.PositiveIntegerField()
+    sha256 = models.CharField(max_length=64)
+    utility = models.FloatField()  # raw utility u of SCORING 2
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    objects = ReleaseQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("release")
+        verbose_name_plural = _("releases")
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["submission", "phase", "seed"], name="one_release_per_seed"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.submission_id} seed {self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        return Path(settings.PRIVATE_ROOT) / "releases" / str(self.submission_id) / f"{self.phase_id}-{self.seed}"
+
+
+class DuelQuerySet(models.QuerySet["Duel"]):
+    def done(self) -> Self:
+        return self.filter(state=Duel.State.DONE)
+
+    def pending(self) -> Self:
+        return self.filter(state=Duel.State.PENDING)
+
+    def between(self, *, attack: Submission, defense: Submission) -> Self:
+        return self.filter(attack=attack, release__submission=defense)
+
+
+class Duel(models.Model):
+    """One attack against one release."""
+
+    class State(models.TextChoices):
+        PENDING = "pending", _("pending")
+        DONE = "done", _("done")
+        FAILED = "failed", _("failed")
+
+    attack = models.ForeignKey(Submission, models.CASCADE, related_name="duels")
+    release = models.ForeignKey(Release, models.CASCADE, related_name="duels")
+    state = models.CharField(_("state"), max_length=8, choices=State, default=State.PENDING)
+    reason = models.CharField(_("failure"), max_length=20, choices=Reason, blank=True)
+    leaks = models.JSONField(default=list)  # [fold][A, B], see SCORING 3
+    errors = models.JSONField(default=list)  # their standard errors, same shape
+    mean_leak = models.FloatField(null=True)  # mean of (A + B) / 2 over the folds
+    detail = models.JSONField(default=dict)  # auc, tpr, alpha, advantage, members, nonmembers
+    created_at = models.DateTimeField(auto_now_add=True)
+    finished_at = models.DateTimeField(null=True)
+
+    objects = DuelQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("duel")
+        verbose_name_plural = _("duels")
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["attack", "release"], name="one_duel_per_pair"),
+        ]
+        indexes: ClassVar[list[models.Index]] = [models.Index(fields=["release", "state"])]
+
+    def __str__(self) -> str:
+        return f"{self.attack_id} against {self.release_id}"
+
+
+class Step(models.Model):
+    """One run of a submission: a step of its rehearsal (no phase), of its release, or a duel."""
+
+    submission = models.ForeignKey(Submission, models.CASCADE, related_name="steps")
+    run = models.OneToOneField(Run, models.PROTECT, related_name="+")
+    name = models.CharField(max_length=20)  # ANOMED_STEP
+    phase = models.ForeignKey(Phase, models.CASCADE, null=True, related_name="+")
+    seed = models.PositiveIntegerField(default=0)
+    duel = models.OneToOneField(Duel, models.CASCADE, null=True, related_name="step")
+    previous = models.ForeignKey("self", models.SET_NULL, null=True, related_name="+")  # whose folders it reads
+
+    class Meta:
+        ordering: ClassVar[list[str]] = ["pk"]
+
+    def __str__(self) -> str:
+        return f"{self.submission_id} {self.name}"
+
+    @property
+    def is_rehearsal(self) -> bool:
+        return self.phase_id is None
+
+
+class StandingQuerySet(models.QuerySet["Standing"]):
+    def on_board(self, *, challenge: Challenge, kind: str) -> Self:
+        """The rows of a board, best first; anchors and baselines at their place, to be shown without a rank."""
+        return (
+            self.filter(submission__challenge=challenge, submission__kind=kind)
+            .filter(submission__state__in=READY, submission__active=True)
+            .select_related("submission", "submission__team")
+            .annotate(
+                duels_done=models.Count("submission__duels", filter=Q(submission__duels__state="done"))
+                if kind == Submission.Kind.ATTACK
+                else models.Count("submission__releases__duels", filter=Q(submission__releases__duels__state="done")),
+                duels_due=models.Count("submission__duels", filter=Q(submission__duels__state="pending"))
+                if kind == Submission.Kind.ATTACK
+                else models.Count("submission__releases__duels", filter=Q(submission__releases__duels__state="pending")),
+            )
+            .order_by(
+                F("public_score").desc(nulls_last=True),
+                F("public_privacy").desc(nulls_last=True),
+                F("public_utility").desc(nulls_last=True),
+                "submission__created_at",
+            )
+        )
+
+
+class Standing(models.Model):
+    """A row of a leaderboard, kept up to date. Exact columns are the organiser's; others see the `public_` ones."""
+
+    submission = models.OneToOneField(Submission, models.CASCADE, related_name="standing")
+    qualified = models.BooleanField(default=False)
+    utility = models.FloatField(null=True)  # U
+    worst_leak = models.FloatField(null=True)  # W before clipping
+    worst_leak_error = models.FloatField(null=True)  # its standard error
+    worst_attack = models.ForeignKey(Submission, models.SET_NULL, null=True, related_name="+")
+    privacy = models.FloatField(null=True)  # P
+    mean_leak = models.FloatField(null=True)  # attacks: mean s(a, d) over the defenses that count
+    score = models.FloatField(null=True)  # S of a defense, Q of an attack, 0 to 100
+    public_utility = models.FloatField(null=True)
+    public_worst_leak = models.FloatField(null=True)
+    public_privacy = models.FloatField(null=True)
+    public_mean_leak = models.FloatField(null=True)
+    public_score = models.FloatField(null=True)
+    updated_at = models.DateTimeField(auto_now=True)
+
+    objects = StandingQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return f"{self.submission_id}: {self.public_score}"
