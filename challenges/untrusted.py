@@ -1,0 +1,290 @@
+"""Reading table files that a stranger wrote: sizes are capped before anything is unpacked, types listed, not guessed.
+
+Call it in an isolated child: the caps keep honest mistakes cheap, the child's limits stop what lies about its size.
+All problems are raised as TableError with a plain sentence that quotes names of columns but no values.
+"""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from challenges.schema import TableError
+
+_MEGABYTE: Final = 1 << 20
+_DELIMITERS: Final = ",;\t"
+# Bounds for the Parquet footer's own strings and lists: far above any honest table, far below a bomb.
+_THRIFT_STRINGS, _THRIFT_ITEMS = 16 * _MEGABYTE, 1_000_000
+_FOREIGN: Final = {
+    b"PK\x03\x04": "This is a spreadsheet or a zip archive",
+    b"\xff\xfe": "This text is coded as UTF-16",
+    b"\xfe\xff": "This text is coded as UTF-16",
+    b"\x1f\x8b": "This file is compressed",
+    b"PAR1": "This is a Parquet file, although its name says otherwise",
+    b"\x80\x04": "This is a Python pickle",
+    b"\x80\x05": "This is a Python pickle",
+}
+_NOT_UTF8: Final = "The file is not coded as UTF-8. Save it as “CSV UTF-8” or as Parquet."
+
+
+@dataclass(frozen=True)
+class Caps:
+    """The most that a file may hold: bytes on disk, rows, columns, bytes when unpacked, characters in one cell."""
+
+    size: int
+    rows: int
+    columns: int
+    unpacked: int
+    cell: int = 10_000
+
+
+# What an organiser may upload; one column of a million rows is still read in a second or two.
+ORGANISER_CAPS: Final = Caps(size=256 * _MEGABYTE, rows=1_000_000, columns=500, unpacked=1024 * _MEGABYTE)
+
+
+@dataclass(frozen=True, eq=False)
+class RawTable:
+    """Columns as they were written: texts (CSV, text columns) or numbers; `delimiter` is "" for Parquet."""
+
+    columns: dict[str, pd.Series]
+    rows: int
+    delimiter: str = ""
+
+    @property
+    def decimal_comma(self) -> bool:
+        """Whether 1,5 may be a number: not where the comma separates cells."""
+        return self.delimiter in (";", "\t")
+
+
+def read_raw(path: Path, suffix: str, caps: Caps = ORGANISER_CAPS) -> RawTable:
+    """An organiser's CSV (comma, semicolon or tab; UTF-8) or Parquet file, column by column."""
+    kind = suffix.lower().lstrip(".")
+    _check_size(path, caps)
+    if kind in ("csv", "tsv", "txt"):
+        return _read_text(path, caps)
+    if kind in ("parquet", "pq"):
+        return _read_organisers_parquet(path, caps)
+    raise TableError("Only CSV and Parquet files can be read. Save the table in one of these formats.")
+
+
+def read_output(path: Path, text: str, numbers: tuple[str, ...], caps: Caps) -> tuple[pa.Array, NDArray[np.float64]]:
+    """One column of texts and a matrix of finite numbers from a container's Parquet or CSV file (by its suffix).
+
+    The file must hold exactly these columns, in any order. The texts come back dictionary-encoded, so that a long
+    text repeated in every row costs its length once.
+    """
+    _check_size(path, caps)
+    read = _output_from_parquet if path.suffix == ".parquet" else _output_from_csv
+    words, values = read(path, text, numbers, caps)
+    if not np.isfinite(values).all():
+        raise TableError("The numbers must be finite: there are empty, NaN or infinite cells.")
+    return words, values
+
+
+def _check_size(path: Path, caps: Caps) -> None:
+    if path.is_symlink() or not path.is_file():
+        raise TableError("This is not a regular file.")
+    size = path.stat().st_size
+    if size == 0:
+        raise TableError("The file is empty.")
+    if size > caps.size:
+        raise TableError(f"The file is larger than {max(1, caps.size // _MEGABYTE)} MB, the most that is read.")
+
+
+# CSV ------------------------------------------------------------------------------------------------------------------
+
+
+def _header(path: Path, caps: Caps) -> tuple[list[str], str]:
+    """The column names of a CSV file and its delimiter: whichever the first line holds most of."""
+    start = path.open("rb").read(4)
+    for magic, sentence in _FOREIGN.items():
+        if start.startswith(magic):
+            raise TableError(f"{sentence}. Save the table as “CSV UTF-8” or as Parquet.")
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            line = file.readline(_MEGABYTE)
+            delimiter = max(_DELIMITERS, key=line.count)
+            file.seek(0)
+            names = next(csv.reader(file, delimiter=delimiter, strict=True), [])
+    except UnicodeDecodeError as error:
+        raise TableError(_NOT_UTF8) from error
+    except csv.Error as error:
+        raise TableError("The first line of the file cannot be read as column names.") from error
+    if "\0" in line:
+        raise TableError("The file holds zero bytes: it is no text.")
+    return _check_names(names, caps), delimiter
+
+
+def _check_names(names: Iterable[str], caps: Caps) -> list[str]:
+    stripped = [name.strip() for name in names]
+    if not stripped or stripped == [""]:
+        raise TableError("The file has no column names. The first line must name the columns.")
+    if len(stripped) > caps.columns:
+        raise TableError(f"The file has {len(stripped):,} columns; at most {caps.columns:,} are read.")
+    seen: set[str] = set()
+    for name in stripped:
+        if name in seen:
+            raise TableError(f"Two columns are called “{name[:64]}”. Rename one of them.")
+        seen.add(name)
+    return stripped
+
+
+def _parse_csv(path: Path, names: list[str], delimiter: str, rows: int, types: dict[str, type]) -> pd.DataFrame:
+    """The body of a CSV file; every way in which its lines can be crooked becomes a sentence."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # pandas only warns before it drops surplus cells
+            return pd.read_csv(
+                path,
+                sep=delimiter,
+                names=names,
+                header=0,
+                index_col=False,
+                dtype=types,
+                keep_default_na=False,
+                na_values={name: [""] for name in names if types[name] is float},
+                nrows=rows + 1,
+                encoding="utf-8-sig",
+                engine="c",
+                low_memory=False,
+            )
+    except UnicodeDecodeError as error:
+        raise TableError(_NOT_UTF8) from error
+    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+        raise TableError(
+            "Some lines have more cells than the first line has names, or a quotation mark is never closed."
+        ) from error
+    except pd.errors.EmptyDataError as error:
+        raise TableError("The file has no rows.") from error
+    except (ValueError, OverflowError) as error:
+        raise TableError("There are cells that are no numbers in a column of numbers.") from error
+
+
+def _read_text(path: Path, caps: Caps) -> RawTable:
+    names, delimiter = _header(path, caps)
+    frame = _parse_csv(path, names, delimiter, caps.rows, dict.fromkeys(names, str))
+    if len(frame) > caps.rows:
+        raise TableError(f"The file has more than {caps.rows:,} rows, the most that is read.")
+    if frame.isna().to_numpy().any():  # empty cells are "" here: only a short line leaves a hole
+        line = int(np.flatnonzero(frame.isna().to_numpy().any(axis=1))[0]) + 2
+        raise TableError(f"Line {line} has fewer cells than the first line has names.")
+    return RawTable({name: frame[name] for name in names}, len(frame), delimiter)
+
+
+def _output_from_csv(
+    path: Path, text: str, numbers: tuple[str, ...], caps: Caps
+) -> tuple[pa.Array, NDArray[np.float64]]:
+    names, delimiter = _header(path, caps)
+    _check_columns(names, text, numbers)
+    types: dict[str, type] = {name: str if name == text else float for name in names}
+    frame = _parse_csv(path, names, delimiter, caps.rows, types)
+    words = pa.array(frame[text], type=pa.string(), from_pandas=True).dictionary_encode()
+    return words, frame[list(numbers)].to_numpy(dtype=np.float64)
+
+
+# Parquet --------------------------------------------------------------------------------------------------------------
+
+
+def _open_parquet(path: Path, caps: Caps, dictionaries: tuple[str, ...] = ()) -> pq.ParquetFile:
+    """Opens a Parquet file after its footer has been weighed against the caps."""
+    try:
+        file = pq.ParquetFile(
+            path,
+            read_dictionary=list(dictionaries),
+            thrift_string_size_limit=_THRIFT_STRINGS,
+            thrift_container_size_limit=_THRIFT_ITEMS,
+            arrow_extensions_enabled=False,
+        )
+        facts = file.metadata
+        unpacked = sum(facts.row_group(index).total_byte_size for index in range(facts.num_row_groups))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise TableError("The file is no readable Parquet file.") from error
+    if facts.num_rows > caps.rows:
+        raise TableError(f"The file has more than {caps.rows:,} rows, the most that is read.")
+    if facts.num_columns > caps.columns:
+        raise TableError(f"The file has {facts.num_columns:,} columns; at most {caps.columns:,} are read.")
+    if unpacked > caps.unpacked or facts.num_row_groups > max(16, facts.num_rows):
+        raise TableError("The file unpacks to more than what is read.")
+    return file
+
+
+def _load(file: pq.ParquetFile, names: list[str]) -> pa.Table:
+    try:
+        table = file.read(columns=names, use_threads=False, use_pandas_metadata=False)
+        return table.replace_schema_metadata(None)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise TableError("The file is no readable Parquet file.") from error
+
+
+def _read_organisers_parquet(path: Path, caps: Caps) -> RawTable:
+    file = _open_parquet(path, caps)
+    names = file.schema_arrow.names
+    _check_names(names, caps)
+    table = _load(file, names)
+    columns = {name.strip(): _series(name, table.column(name)) for name in names}
+    return RawTable(columns, table.num_rows)
+
+
+def _series(name: str, values: pa.ChunkedArray) -> pd.Series:
+    """A column as texts or numbers. Raises TableError for any other type."""
+    kind = values.type
+    if pa.types.is_dictionary(kind):
+        values, kind = values.cast(kind.value_type), kind.value_type
+    if pa.types.is_null(kind):
+        return pd.Series([None] * len(values), dtype="str")
+    if pa.types.is_temporal(kind):
+        raise TableError(
+            f"Column “{name}” holds dates or times. Give numbers instead (age in years, days since admission), "
+            "or remove it."
+        )
+    if pa.types.is_boolean(kind):
+        return pd.Series(values.cast(pa.string()).to_pandas(), dtype="str")
+    if pa.types.is_decimal(kind) or pa.types.is_floating(kind):
+        return pd.Series(values.cast(pa.float64()).to_numpy(), dtype="float64")
+    if pa.types.is_integer(kind):
+        return pd.Series(values.to_pandas(integer_object_nulls=True)).astype(
+            "UInt64" if pa.types.is_unsigned_integer(kind) else "Int64"
+        )
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return pd.Series(values.to_pandas(), dtype="str")
+    raise TableError(f"Column “{name}” holds neither numbers nor texts. Change its type or remove it.")
+
+
+def _output_from_parquet(
+    path: Path, text: str, numbers: tuple[str, ...], caps: Caps
+) -> tuple[pa.Array, NDArray[np.float64]]:
+    schema = _open_parquet(path, caps).schema_arrow
+    _check_columns(schema.names, text, numbers)
+    if not (pa.types.is_string(schema.field(text).type) or pa.types.is_large_string(schema.field(text).type)):
+        raise TableError(f"Column “{text}” must hold plain texts.")
+    for name in numbers:
+        if not (pa.types.is_integer(schema.field(name).type) or pa.types.is_floating(schema.field(name).type)):
+            raise TableError(f"Column “{name}” must hold plain numbers.")
+    table = _load(_open_parquet(path, caps, dictionaries=(text,)), [text, *numbers])
+    words = table.column(text).combine_chunks()
+    words = words if isinstance(words, pa.Array) else pa.concat_arrays(words.chunks)
+    lengths = pc.binary_length(words.dictionary)
+    if len(words.dictionary) and (pc.max(lengths).as_py() or 0) > caps.cell:
+        raise TableError(f"Column “{text}” holds texts that are too long.")
+    columns = [table.column(name).cast(pa.float64(), safe=False).to_numpy() for name in numbers]
+    return words, np.column_stack(columns).astype(np.float64, copy=False)
+
+
+def _check_columns(names: list[str], text: str, numbers: tuple[str, ...]) -> None:
+    wanted = (text, *numbers)
+    lacking = [name for name in wanted if name not in names]
+    if lacking:
+        raise TableError(f"The column “{lacking[0]}” is missing. Expected columns: {', '.join(wanted)}.")
+    if len(names) != len(wanted):
+        raise TableError(f"There are columns that do not belong there. Expected columns: {', '.join(wanted)}.")
