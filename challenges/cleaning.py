@@ -69,8 +69,8 @@ def as_text(values: pd.Series) -> pd.Series:
         found = values.to_numpy(dtype=np.float64, na_value=np.nan)
         if pd.api.types.is_integer_dtype(values.dtype):  # exact, also beyond 2^53
             return values.astype("str").where(values.notna())
-        words = [None if math.isnan(x) else str(int(x)) if x.is_integer() else repr(x) for x in found.tolist()]
-        return pd.Series(words, dtype="str", index=values.index)
+        written = [None if math.isnan(x) else str(int(x)) if x.is_integer() else repr(x) for x in found.tolist()]
+        return pd.Series(written, dtype="str", index=values.index)
     stripped = values.str.strip()
     words = stripped.mask(stripped.str.lower().isin(_MISSING))
     if words.dropna().str.fullmatch(_WHOLE).all():  # 1.0 is how a program writes the class 1 beside empty cells

@@ -16,7 +16,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from challenges.profiling import Profile, canonical, profile
+from challenges.cleaning import canonical
+from challenges.profiling import Profile, profile
 from challenges.schema import Column, Role, Schema, TableError, Task
 from challenges.untrusted import read_raw
 
@@ -93,4 +94,5 @@ def _read_arrow(path: str, mtime: int, size: int) -> pa.Table:
 
 @lru_cache(maxsize=_CACHED_TABLES)
 def _read_frame(path: str, mtime: int, size: int) -> pd.DataFrame:
-    return _read_arrow(path, mtime, size).to_pandas()
+    frame: pd.DataFrame = _read_arrow(path, mtime, size).to_pandas()
+    return frame
