@@ -7,7 +7,8 @@ class SubmissionsConfig(AppConfig):
     verbose_name = _("Submissions")
 
     def ready(self) -> None:
-        from sandbox import purposes
-        from submissions import steps
+        from sandbox import purposes  # models exist only now
+        from submissions.purpose import SubmissionStep
+        from submissions.steps import PURPOSE
 
-        purposes.register(steps.PURPOSE, steps.SubmissionStep())
+        purposes.register(PURPOSE, SubmissionStep())

@@ -303,14 +303,6 @@ class StandingQuerySet(models.QuerySet["Standing"]):
             self.filter(submission__challenge=challenge, submission__kind=kind)
             .filter(submission__state__in=READY, submission__active=True)
             .select_related("submission", "submission__team")
-            .annotate(
-                duels_done=models.Count("submission__duels", filter=Q(submission__duels__state="done"))
-                if kind == Submission.Kind.ATTACK
-                else models.Count("submission__releases__duels", filter=Q(submission__releases__duels__state="done")),
-                duels_due=models.Count("submission__duels", filter=Q(submission__duels__state="pending"))
-                if kind == Submission.Kind.ATTACK
-                else models.Count("submission__releases__duels", filter=Q(submission__releases__duels__state="pending")),
-            )
             .order_by(
                 F("public_score").desc(nulls_last=True),
                 F("public_privacy").desc(nulls_last=True),

@@ -1,0 +1,148 @@
+"""What participants do: join, enter, choose, withdraw. One function per verb; each refuses with a plain sentence."""
+
+import re
+import shutil
+from pathlib import PurePath
+from typing import Any
+
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.utils.translation import gettext as _
+
+from challenges.models import Challenge
+from submissions import flow, pairing, quotas, standings
+from submissions.models import Membership, Submission, Team, Upload
+from submissions.states import OVER, READY, State
+
+# A part of the disk that uploads never touch: the database and running containers need room to go on.
+_DISK_RESERVE = 5 * 10**9  # bytes
+_NOT_IN_NAMES = re.compile(r"[^\w .:+()/-]+")
+_ARCHIVE_ENDINGS = (".tar.gz", ".tgz", ".tar")
+
+
+class Refused(ValueError):
+    """What was asked for is not possible; the message is a translated sentence for the person who asked."""
+
+
+@transaction.atomic
+def join(*, challenge: Challenge, user: Any, team_name: str) -> Team:
+    """Enters a person into a challenge as a team of one; they have accepted the rules."""
+    name = " ".join(_NOT_IN_NAMES.sub(" ", team_name).split())
+    if challenge.current_phase is None:
+        raise Refused(_("This challenge does not take entries now."))
+    if not 2 <= len(name) <= 60:
+        raise Refused(_("A team name has 2 to 60 letters, digits or simple signs."))
+    if Membership.objects.filter(challenge=challenge, user=user).exists():
+        raise Refused(_("You take part in this challenge already."))
+    if Team.objects.filter(challenge=challenge, name__iexact=name).exists():
+        raise Refused(_("Another team has this name. Choose a different one."))
+    try:
+        with transaction.atomic():
+            team = Team.objects.create(challenge=challenge, name=name)
+            Membership.objects.create(team=team, challenge=challenge, user=user)
+    except IntegrityError:  # a second browser was faster
+        raise Refused(_("You take part in this challenge already, or the name was just taken.")) from None
+    return team
+
+
+@transaction.atomic
+def enter(
+    *,
+    challenge: Challenge,
+    by: Any,
+    kind: str,
+    file_name: str,
+    size: int,
+    name: str = "",
+    note: str = "",
+    role: str = Submission.Role.ENTRY,
+) -> Submission:
+    """Opens an entry, whose image of `size` bytes is then uploaded to `submission.upload`.
+
+    Anchors and baselines (`role`) are entered by an organiser and belong to no team.
+    """
+    # Whoever holds the challenge's row decides alone: two browsers cannot both take the last place of a quota.
+    challenge = Challenge.objects.select_for_update().get(pk=challenge.pk)
+    if challenge.current_phase is None:
+        raise Refused(_("This challenge does not take entries now."))
+    team = None if role != Submission.Role.ENTRY else Team.objects.filter(challenge=challenge, members=by).first()
+    if role != Submission.Role.ENTRY:
+        _check_role(challenge=challenge, by=by, kind=kind, role=role)
+    elif team is None:
+        raise Refused(_("Join the challenge before you enter something."))
+    elif refusal := quotas.left(team).refusal:
+        raise Refused(refusal)
+    _check_size(size)
+    submission = Submission.objects.create(
+        challenge=challenge,
+        team=team,
+        kind=kind,
+        role=role,
+        name=_clean_name(name or file_name),
+        note=note,
+        created_by=by,
+    )
+    Upload.objects.create(submission=submission, file_name=file_name[:200], size=size)
+    return submission
+
+
+@transaction.atomic
+def withdraw(*, submission: Submission, by: Any) -> None:
+    """Takes the entry out of all further duels. Scores that it already has stay on record, off the boards."""
+    submission = Submission.objects.select_for_update().get(pk=submission.pk)
+    if submission.state in OVER and submission.state != State.SCORED:
+        raise Refused(_("This entry is over already."))
+    submission.move_to(State.WITHDRAWN)
+    flow.stop(submission)
+    flow.log(submission).info("submission_withdrawn", by=by.pk)
+    standings.refresh_all(submission.challenge)
+    submission.challenge.mark_changed()
+
+
+@transaction.atomic
+def choose(*, submission: Submission, active: bool, by: Any) -> None:
+    """Puts a rehearsed entry into the duels, or takes it out without giving it up."""
+    submission = Submission.objects.select_for_update().get(pk=submission.pk)
+    challenge = submission.challenge
+    if submission.state not in READY:
+        raise Refused(_("Only entries that passed their rehearsal can be chosen."))
+    if submission.active == active:
+        return
+    if active:
+        others = Submission.objects.active().of_team(submission.team).filter(challenge=challenge, kind=submission.kind)
+        if submission.is_ranked and others.count() >= challenge.active_limit:
+            raise Refused(
+                _("Your team has %(limit)s active entries of this kind. Take one out first.")
+                % {"limit": challenge.active_limit}
+            )
+    Submission.objects.filter(pk=submission.pk).update(active=active)
+    submission.active = active
+    flow.log(submission).info("submission_chosen", active=active, by=by.pk)
+    if active:
+        pairing.pair(submission)
+    standings.refresh_all(challenge)
+    challenge.mark_changed()
+
+
+def _check_role(*, challenge: Challenge, by: Any, kind: str, role: str) -> None:
+    if not challenge.is_organiser(by):
+        raise Refused(_("Only organisers of the challenge enter anchors and baselines."))
+    if (role == Submission.Role.BASELINE) != (kind == Submission.Kind.ATTACK):
+        raise Refused(_("Baselines are attacks; anchors are defenses."))
+
+
+def _check_size(size: int) -> None:
+    most: int = settings.SANDBOX["max_archive_bytes"]
+    if size < 1:
+        raise Refused(_("The file is empty."))
+    if size > most:
+        raise Refused(_("The file is larger than %(most)s GB.") % {"most": round(most / 10**9, 1)})
+    if shutil.disk_usage(settings.PRIVATE_ROOT).free < size + _DISK_RESERVE:
+        raise Refused(_("The server has no room for this file now. Its operator has been told; try again later."))
+
+
+def _clean_name(name: str) -> str:
+    base = PurePath(name.strip()).name
+    for ending in _ARCHIVE_ENDINGS:
+        base = base.removesuffix(ending)
+    return " ".join(_NOT_IN_NAMES.sub(" ", base).split()).removesuffix(":latest")[:80] or _("unnamed")

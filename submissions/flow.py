@@ -1,0 +1,202 @@
+"""What follows from what: from the last uploaded byte to the scored entry.
+
+Every function joins its caller's transaction. Events come from uploads, from the check of the image, and from runs
+that have ended; each moves the entry on and queues what is due next.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import structlog
+from django.utils import timezone
+from django_q.tasks import async_task
+
+from sandbox import actions as sandbox
+from sandbox.models import Image, Run
+from sandbox.reasons import Reason
+from submissions import pairing, scoring, standings, steps
+from submissions.models import Duel, Release, Standing, Step, Submission
+from submissions.states import OVER, State
+
+
+def log(submission: Submission) -> Any:
+    """A logger that names the entry. What containers print never goes there."""
+    return structlog.get_logger("submissions").bind(
+        submission=str(submission.pk), challenge=submission.challenge.slug, kind=submission.kind
+    )
+
+
+def uploaded(submission: Submission) -> None:
+    """All bytes are there: the image is checked next."""
+    submission.move_to(State.CHECKING)
+    submission.challenge.mark_changed()
+    async_task("submissions.tasks.check_image", str(submission.pk), cluster="web")
+
+
+def image_accepted(submission: Submission, image: Image) -> None:
+    """The image is sound: rehearse on the public sample."""
+    submission.image = image
+    submission.move_to(State.REHEARSING)
+    steps.queue_rehearsal(submission, steps.names(submission)[0])
+    log(submission).info("image_accepted", image=image.image_id)
+    submission.challenge.mark_changed()
+
+
+def fail(submission: Submission, reason: Reason | str, *, cause: Reason | str = "", detail: str = "") -> None:
+    """Ends the entry with a named reason. `detail` is shown to its team: never pass text from private data."""
+    submission.failure_reason, submission.failure_cause, submission.failure_detail = reason, cause, detail
+    submission.move_to(State.FAILED)
+    stop(submission)
+    log(submission).info("submission_failed", reason=str(reason), cause=str(cause))
+    standings.refresh_all(submission.challenge)
+    submission.challenge.mark_changed()
+
+
+def stop(submission: Submission) -> None:
+    """Cancels the runs that an entry has under way or waiting, and the duels that others have with it."""
+    pending = Duel.objects.pending().filter(attack=submission) | Duel.objects.pending().filter(
+        release__submission=submission
+    )
+    own = Step.objects.filter(submission=submission, duel=None)
+    runs = Run.objects.filter(
+        state__in=[Run.State.QUEUED, Run.State.RUNNING],
+        pk__in=[*own.values_list("run", flat=True), *pending.values_list("step__run", flat=True)],
+    )
+    for run in runs:
+        sandbox.cancel(run=run)
+    met = Submission.objects.filter(pk__in=[*pending.values_list("attack", flat=True)])
+    defended = Submission.objects.filter(pk__in=[*pending.values_list("release__submission", flat=True)])
+    others = [*met.exclude(pk=submission.pk), *defended.exclude(pk=submission.pk)]
+    Duel.objects.filter(pk__in=[*pending.values_list("pk", flat=True)]).delete()
+    for other in others:
+        complete(other)
+
+
+def run_began(step: Step) -> None:
+    """A container is about to start: the entry's page shows it."""
+    Submission.objects.filter(pk=step.submission_id, state=State.QUEUED).update(state=State.RUNNING)
+    step.submission.challenge.mark_changed()
+
+
+def run_ended(step: Step, run: Run, verdict: dict[str, Any] | None) -> None:
+    """A run is over, well (`verdict`) or with `run.reason`: moves its entry on."""
+    # The challenge's row is the lock under which pairs are made: of two entries that become ready at once,
+    # one sees the other.
+    challenge = type(step.submission.challenge).objects.select_for_update().get(pk=step.submission.challenge_id)
+    step.submission.refresh_from_db()
+    if step.submission.state in OVER and step.duel is None:
+        return  # withdrawn meanwhile
+    if step.duel is not None:
+        _duel_ended(step.duel, run, verdict)
+    elif step.is_rehearsal:
+        _rehearsal_ended(step, run)
+    else:
+        _release_step_ended(step, run, verdict)
+    challenge.mark_changed()
+
+
+def complete(submission: Submission) -> None:
+    """Calls the entry scored once nothing that is due for it is open any more."""
+    submission.refresh_from_db()
+    if submission.state not in (State.QUEUED, State.RUNNING):
+        return
+    if submission.is_defense:
+        challenge = submission.challenge
+        phase = challenge.current_phase
+        wanted = phase.seeds if phase else 1
+        open_duels = Duel.objects.pending().filter(release__submission=submission)
+        if submission.releases.count() < wanted or open_duels.exists():
+            return
+    elif Duel.objects.pending().filter(attack=submission).exists():
+        return
+    elif reason := _failed_everywhere(submission):
+        fail(submission, reason)
+        return
+    submission.move_to(State.SCORED)
+    log(submission).info("submission_scored")
+
+
+def _rehearsal_ended(step: Step, run: Run) -> None:
+    submission = step.submission
+    if run.reason == Reason.PLATFORM_FAULT:
+        fail(submission, Reason.PLATFORM_FAULT)
+    elif run.reason:
+        fail(submission, Reason.REHEARSAL_FAILED, cause=run.reason, detail=run.detail)
+    elif name := steps.next_name(step):
+        steps.queue_rehearsal(submission, name, previous=step)
+    else:
+        _ready(submission)
+
+
+def _ready(submission: Submission) -> None:
+    """The rehearsal went well: the entry takes part from now on, by default in place of the team's oldest one."""
+    challenge, phase = submission.challenge, submission.challenge.current_phase
+    submission.active = True
+    submission.move_to(State.QUEUED)
+    _retire_oldest(submission)
+    Standing.objects.get_or_create(submission=submission)
+    log(submission).info("submission_ready")
+    if phase is None:
+        return  # the challenge was closed meanwhile; nothing is run, the entry keeps its place in the list
+    if submission.is_defense:
+        for seed in range(phase.seeds):
+            steps.queue_release(submission, steps.names(submission)[0], phase, seed)
+    else:
+        pairing.pair(submission)
+        standings.refresh_attacks(challenge, [submission])
+        complete(submission)
+
+
+def _retire_oldest(submission: Submission) -> None:
+    if not submission.is_ranked:
+        return
+    mine = Submission.objects.active().of_team(submission.team).filter(kind=submission.kind)
+    surplus = mine.order_by("-created_at")[submission.challenge.active_limit :]
+    if retired := Submission.objects.filter(pk__in=[entry.pk for entry in surplus]).update(active=False):
+        log(submission).info("older_entries_retired", number=retired)
+        standings.refresh_all(submission.challenge)
+
+
+def _release_step_ended(step: Step, run: Run, verdict: dict[str, Any] | None) -> None:
+    submission, phase = step.submission, step.phase
+    assert phase is not None
+    if run.reason:
+        fail(submission, run.reason)
+    elif name := steps.next_name(step):
+        steps.queue_release(submission, name, phase, step.seed, previous=step)
+    else:
+        assert verdict is not None
+        release = Release.objects.create(submission=submission, phase=phase, seed=step.seed, **verdict)
+        scoring.keep_release(release, Path(run.result_folder))
+        log(submission).info("release_made", seed=step.seed, sha256=release.sha256)
+        if submission.active:
+            pairing.pair(submission)
+        standings.refresh_defense(submission)
+        complete(submission)
+
+
+def _duel_ended(duel: Duel, run: Run, verdict: dict[str, Any] | None) -> None:
+    duel.finished_at = timezone.now()
+    if verdict is None:
+        duel.state, duel.reason = Duel.State.FAILED, run.reason
+    else:
+        duel.state = Duel.State.DONE
+        duel.leaks, duel.errors = verdict.pop("values"), verdict.pop("errors")
+        duel.mean_leak = sum(sum(unit) / 2 for unit in duel.leaks) / len(duel.leaks)
+        duel.detail = verdict
+    duel.save()
+    attack, defense = duel.attack, duel.release.submission
+    log(attack).info("duel_ended", defense=str(defense.pk), seed=duel.release.seed, reason=duel.reason)
+    standings.refresh_duel(attack=attack, defense=defense)
+    complete(attack)
+    complete(defense)
+
+
+def _failed_everywhere(attack: Submission) -> str:
+    """The reason why an attack failed in every duel, or nothing if it held at least one."""
+    outcomes = list(Duel.objects.filter(attack=attack).values_list("state", "reason"))
+    if not outcomes or any(state != Duel.State.FAILED for state, _reason in outcomes):
+        return ""
+    return str(outcomes[0][1])
+
+

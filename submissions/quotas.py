@@ -1,0 +1,65 @@
+"""How much a team may still enter, and the sentence for when it may not.
+
+An entry counts when it gets as far as a private run. Entries that fail before that (a bad image, a failed rehearsal)
+count on a second, looser quota, so that nobody can keep the machines busy with broken images. A fault of the platform
+counts on neither.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from sandbox.reasons import Reason
+from submissions.models import Submission, Team
+from submissions.states import State
+
+_EARLY_FAILURES = Q(state=State.FAILED, failure_reason__in=[Reason.IMAGE_INVALID, Reason.REHEARSAL_FAILED])
+_REFUNDED = Q(state=State.FAILED, failure_reason=Reason.PLATFORM_FAULT)
+_GIVEN_UP_EARLY = Q(state=State.WITHDRAWN, ready_at=None)
+
+
+@dataclass(frozen=True)
+class Quota:
+    """What is left for a team now, in entries; `again_at` is when the day's count next falls."""
+
+    today: int
+    total: int
+    failures: int
+    again_at: datetime | None
+
+    @property
+    def refusal(self) -> str:
+        """Why nothing may be entered now; empty if something may."""
+        if self.total <= 0:
+            return _("Your team has used all its entries in this challenge.")
+        if self.today <= 0:
+            return _("Your team has used all its entries of the last 24 hours. Try again later.")
+        if self.failures <= 0:
+            return _(
+                "Too many of your team's entries failed in the last 24 hours. "
+                "Try the image on the public sample on your own machine, and come back tomorrow."
+            )
+        return ""
+
+
+def counted(team: Team) -> QuerySet[Submission]:
+    """The entries of a team that count on its quota, those under way included."""
+    return Submission.objects.of_team(team).exclude(_EARLY_FAILURES | _REFUNDED | _GIVEN_UP_EARLY)
+
+
+def left(team: Team) -> Quota:
+    """The quota of `team` at this moment."""
+    challenge = team.challenge
+    since = timezone.now() - timedelta(days=1)
+    recent = counted(team).filter(created_at__gt=since)
+    times = sorted(recent.values_list("created_at", flat=True))
+    early = Submission.objects.of_team(team).filter(_EARLY_FAILURES | _GIVEN_UP_EARLY, created_at__gt=since)
+    return Quota(
+        today=challenge.daily_quota - len(times),
+        total=challenge.total_quota - counted(team).count(),
+        failures=challenge.failure_quota - early.count(),
+        again_at=times[0] + timedelta(days=1) if times else None,
+    )

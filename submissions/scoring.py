@@ -1,0 +1,133 @@
+"""The board that a step is played on: which table, which secret deal, which tokens. And what its result is worth."""
+
+import hashlib
+import shutil
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from django.conf import settings
+
+from challenges import splits, tables
+from challenges.models import Challenge
+from challenges.scenarios import registry
+from challenges.scenarios.base import Board
+from challenges.schema import Schema
+from challenges.splits import Deal, Sizes
+from submissions.models import Release, Step
+from submissions.steps import scenario_of
+
+# The public sample is dealt by a public secret: there is nothing to protect, and rehearsals are repeatable.
+_SAMPLE_SECRET: Final = b"public sample"
+_SAMPLE_FOLDS: Final = 2
+
+
+def board_of(step: Step) -> Board:
+    """Everything that the scenario needs for this step. The same call gives the same tokens and shuffles again."""
+    challenge = step.submission.challenge
+    phase = step.phase
+    run_key = splits.derive(_SAMPLE_SECRET if phase is None else bytes(phase.secret), "run", str(step.run_id))
+    return Board(
+        game=challenge.game,
+        table=challenge.dataset.sample_path if phase is None else challenge.dataset.table_path,
+        deal=sample_deal(challenge) if phase is None else private_deal(step),
+        key=run_key,
+        seed=step.seed,
+        release=_release_folder(step),
+        previous=step.previous.run.result_folder if step.previous else None,
+    )
+
+
+def private_deal(step: Step) -> Deal:
+    """The secret deal of a release's step or of a duel against it: fresh for every defense (SCORING 1)."""
+    phase, challenge = step.phase, step.submission.challenge
+    assert phase is not None
+    defense_id = step.duel.release.submission_id if step.duel else step.submission_id
+    return _deal(
+        challenge.dataset.table_path,
+        challenge.dataset.schema,
+        secret=bytes(phase.secret),
+        challenge=challenge.slug,
+        phase=phase.kind,
+        scope="final" if phase.kind == phase.Kind.FINAL else str(defense_id),
+        seed=step.seed,
+        sizes=challenge.sizes,
+        revealed=challenge.revealed,
+        folds=phase.folds,
+    )
+
+
+def sample_deal(challenge: Challenge) -> Deal:
+    """The public deal of the public sample, for rehearsals."""
+    dataset = challenge.dataset
+    return _deal(
+        dataset.sample_path,
+        dataset.schema,
+        secret=_SAMPLE_SECRET,
+        challenge=challenge.slug,
+        phase="rehearsal",
+        scope="sample",
+        seed=0,
+        sizes=Sizes.default(dataset.sample_rows),
+        revealed=challenge.revealed,
+        folds=_SAMPLE_FOLDS,
+    )
+
+
+def judge(step: Step, result: Path) -> dict[str, Any]:
+    """What canonical files are worth: a release's utility and hash, or a duel's leaks. Empty for steps in between."""
+    scenario, board = scenario_of(step.submission), board_of(step)
+    if step.name == scenario.attack_step:
+        return scenario.leaks(board, result).to_json()
+    if step.name == scenario.defense_steps[-1]:
+        return {"utility": scenario.utility(board, result), "sha256": _folder_sha256(result)}
+    return {}
+
+
+def keep_release(release: Release, result: Path) -> None:
+    """Puts the canonical files of a run where duels find them. Doing it again changes nothing."""
+    shutil.copytree(result, release.folder, dirs_exist_ok=True)
+
+
+def _release_folder(step: Step) -> Path | None:
+    if step.duel is not None:
+        return step.duel.release.folder
+    if step.name == scenario_of(step.submission).attack_step:
+        return _reference_release(step.submission.challenge)
+    return None
+
+
+def _reference_release(challenge: Challenge) -> Path:
+    """The platform's own release on the public sample, which attacks rehearse against; made once per dataset."""
+    dataset = challenge.dataset
+    stamp = hashlib.sha256(f"{dataset.sample.name} {challenge.white_box}".encode()).hexdigest()[:16]
+    folder = Path(settings.PRIVATE_ROOT) / "reference" / challenge.slug / stamp
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        making = Path(tempfile.mkdtemp(dir=folder.parent))
+        board = Board(
+            game=challenge.game, table=dataset.sample_path, deal=sample_deal(challenge), key=_SAMPLE_SECRET, seed=0
+        )
+        registry.get(challenge.scenario).reference_release(board, making)
+        try:
+            making.rename(folder)
+        except OSError:  # another worker was faster, and made the same
+            shutil.rmtree(making)
+    return folder
+
+
+@lru_cache(maxsize=128)
+def _deal(path: Path, schema: Schema, **how: Any) -> Deal:
+    return splits.deal(tables.read(path), schema, **how)
+
+
+def _folder_sha256(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\0".encode())
+            with path.open("rb") as file:
+                while chunk := file.read(1 << 20):
+                    digest.update(chunk)
+    return digest.hexdigest()

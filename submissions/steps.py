@@ -1,0 +1,74 @@
+"""Queueing the runs of a submission. Which step comes when is decided in `flow` and `pairing`."""
+
+from typing import Final
+
+from challenges.models import Phase
+from challenges.scenarios import registry
+from challenges.scenarios.base import Scenario
+from sandbox import actions as sandbox
+from submissions.models import Duel, Step, Submission
+
+PURPOSE: Final = "submission-step"
+
+# People wait for rehearsals; releases come before duels because duels need them.
+_REHEARSAL, _RELEASE, _DUEL = 30, 20, 10
+
+
+def scenario_of(submission: Submission) -> Scenario:
+    return registry.get(submission.challenge.scenario)
+
+
+def names(submission: Submission) -> tuple[str, ...]:
+    """The steps that an entry of this kind goes through, in order."""
+    scenario = scenario_of(submission)
+    return scenario.defense_steps if submission.is_defense else (scenario.attack_step,)
+
+
+def next_name(step: Step) -> str | None:
+    """The step after this one, or None if it was the last."""
+    order = names(step.submission)
+    place = order.index(step.name) + 1
+    return order[place] if place < len(order) else None
+
+
+def queue_rehearsal(submission: Submission, name: str, previous: Step | None = None) -> Step:
+    """One step on the public sample. Its log is the team's to read."""
+    return _queue(submission, name, priority=_REHEARSAL, previous=previous)
+
+
+def queue_release(submission: Submission, name: str, phase: Phase, seed: int, previous: Step | None = None) -> Step:
+    """One step towards a release on the private data."""
+    return _queue(submission, name, priority=_RELEASE, phase=phase, seed=seed, previous=previous)
+
+
+def queue_duel(duel: Duel) -> Step:
+    """The run of an attack against a release."""
+    release = duel.release
+    name = scenario_of(duel.attack).attack_step
+    return _queue(duel.attack, name, priority=_DUEL, phase=release.phase, seed=release.seed, duel=duel)
+
+
+def _queue(
+    submission: Submission,
+    name: str,
+    *,
+    priority: int,
+    phase: Phase | None = None,
+    seed: int = 0,
+    duel: Duel | None = None,
+    previous: Step | None = None,
+) -> Step:
+    assert submission.image is not None  # nothing is queued before the image is checked
+    run = sandbox.queue(
+        image=submission.image,
+        purpose=PURPOSE,
+        step=name,
+        limits=submission.challenge.limits,
+        collect=scenario_of(submission).collect(name),
+        owner=submission.owner,
+        priority=priority,
+        private=phase is not None,
+    )
+    return Step.objects.create(
+        submission=submission, run=run, name=name, phase=phase, seed=seed, duel=duel, previous=previous
+    )

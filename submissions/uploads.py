@@ -1,0 +1,113 @@
+"""Receiving an image in pieces (the server side of tus 1.0): append at an offset, one writer at a time, lose nothing."""
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+from django.db import transaction
+from django.db.models import Q
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from submissions import flow
+from submissions.models import Submission, Upload
+from submissions.states import State
+
+# A request that has written nothing for this long is dead: another one may go on.
+_BUSY = timedelta(seconds=60)
+# Where nobody has continued an upload for this long, its bytes go.
+FORGOTTEN = timedelta(days=7)
+
+
+class UploadConflict(Exception):
+    """The client and the server disagree about the offset; the client asks for it and goes on from there."""
+
+
+class UploadBusy(Exception):
+    """Another request is writing this upload now."""
+
+
+class UploadTooLong(Exception):
+    """More bytes came than were announced. None of them is kept."""
+
+
+def append(*, upload: Upload, offset: int, chunks: Iterable[bytes]) -> Upload:
+    """Writes `chunks` at `offset` and returns the upload as it then stands.
+
+    What arrived before a connection broke is kept. The last byte sends the entry on to the check of its image.
+    """
+    _claim(upload, offset)
+    arrived = offset
+    try:
+        arrived = _write(upload, offset, chunks)
+    finally:
+        _let_go(upload, arrived)
+    return upload
+
+
+def give_up(*, upload: Upload) -> None:
+    """Deletes the bytes and withdraws the entry, at the client's wish (tus: termination)."""
+    with transaction.atomic():
+        submission = Submission.objects.select_for_update().get(pk=upload.submission_id)
+        if submission.state == State.UPLOADING:
+            submission.move_to(State.WITHDRAWN)
+        discard(upload)
+
+
+def discard(upload: Upload) -> None:
+    """Removes the bytes once they are not needed: checked, given up or forgotten."""
+    path = upload.path
+    upload.delete()
+    transaction.on_commit(lambda: path.unlink(missing_ok=True))
+
+
+def discard_forgotten() -> int:
+    """Ends uploads that nobody has continued for a week; returns how many."""
+    stale = Upload.objects.filter(
+        submission__state=State.UPLOADING, updated_at__lt=timezone.now() - FORGOTTEN
+    ).select_related("submission")
+    for upload in stale:
+        give_up(upload=upload)
+    return len(stale)
+
+
+def _claim(upload: Upload, offset: int) -> None:
+    now = timezone.now()
+    free = Q(busy_until=None) | Q(busy_until__lt=now)
+    mine = Upload.objects.filter(free, pk=upload.pk, offset=offset, submission__state=State.UPLOADING)
+    if mine.update(busy_until=now + _BUSY):
+        return
+    upload.refresh_from_db()
+    if upload.offset != offset:
+        raise UploadConflict(
+            _("The upload stands at byte %(have)s, not %(got)s.") % {"have": upload.offset, "got": offset}
+        )
+    raise UploadBusy(_("Another request is writing this upload. Try again in a moment."))
+
+
+def _write(upload: Upload, offset: int, chunks: Iterable[bytes]) -> int:
+    path = upload.path
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    arrived = offset
+    with path.open("r+b") as file:
+        file.truncate(offset)  # what a killed process left beyond the recorded offset
+        file.seek(offset)
+        try:
+            for chunk in chunks:
+                if arrived + len(chunk) > upload.size:
+                    file.truncate(offset)
+                    arrived = offset
+                    raise UploadTooLong(_("More bytes came than the upload's announced size."))
+                file.write(chunk)
+                arrived += len(chunk)
+        except ConnectionError:
+            pass  # what came until now is kept, and the client resumes from there
+    return arrived
+
+
+@transaction.atomic
+def _let_go(upload: Upload, offset: int) -> None:
+    Upload.objects.filter(pk=upload.pk).update(offset=offset, busy_until=None, updated_at=timezone.now())
+    upload.refresh_from_db()
+    if upload.is_complete:
+        flow.uploaded(upload.submission)
