@@ -273,7 +273,6 @@ def _output_from_parquet(
             raise TableError(f"Column “{name}” must hold plain numbers.")
     table = _load(_open_parquet(path, caps, dictionaries=(text,)), [text, *numbers])
     words = table.column(text).combine_chunks()
-    words = words if isinstance(words, pa.Array) else pa.concat_arrays(words.chunks)
     lengths = pc.binary_length(words.dictionary)
     if len(words.dictionary) and (pc.max(lengths).as_py() or 0) > caps.cell:
         raise TableError(f"Column “{text}” holds texts that are too long.")

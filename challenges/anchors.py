@@ -1,0 +1,113 @@
+"""The two ends of the utility scale: an answer that ignores the patient, and the best model without any privacy.
+
+Both are published with a challenge and fixed once it opens (SCORING 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from sklearn.base import clone
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.impute import SimpleImputer
+from sklearn.model_selection import KFold
+from sklearn.pipeline import make_pipeline
+
+from challenges.features import Floats, answers, linear_model, matrix
+from challenges.metrics.utility import HIGHER_IS_BETTER, score
+from challenges.schema import Schema, TableError
+from challenges.splits import Deal
+
+_FOLDS: Final = 4
+_SEED: Final = 0  # the anchors are published: the same table and deal must give the same ones
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """Raw utilities of the trivial (`u0`) and the best tuned (`u1`) release, and each model tried in `detail`.
+
+    `detail["models"]` lists `name`, `validated` (mean over cross-validation on the training part) and, for the chosen
+    one, `tested`.
+    """
+
+    u0: float
+    u1: float
+    detail: dict[str, Any]
+
+    @property
+    def room(self) -> bool:
+        """Whether the best model is better than the trivial one: if not, the target cannot be learnt."""
+        higher = HIGHER_IS_BETTER[self.detail["metric"]]
+        return self.u1 > self.u0 if higher else self.u1 < self.u0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, to cross a process border or be stored."""
+        return asdict(self)
+
+
+def compute(table: pd.DataFrame, schema: Schema, deal: Deal, metric: str) -> Anchors:
+    """Both anchors on the test part of a deal, by the challenge's metric.
+
+    u0 answers the same to everybody: the classes' shares in the training part, or its mean (for `mae`: median).
+    u1 is tuned by cross-validation on the training part alone, then trained on all of it. Takes some seconds.
+    """
+    truth = table[schema.target].to_numpy()
+    inputs = matrix(table, schema)
+    train, test = deal.train, deal.test
+    try:
+        u0 = score(metric, schema, truth[test], np.tile(_constant(truth[train], schema, metric), (len(test), 1)))
+        models = [
+            {"name": name, "validated": _validated(model, inputs[train], truth[train], schema, metric)}
+            for name, model in _models(schema, len(train))
+        ]
+    except ValueError as error:
+        raise TableError(f"The anchors cannot be computed: {error}") from error
+    sign = 1 if HIGHER_IS_BETTER[metric] else -1
+    best = max(models, key=lambda facts: sign * float(str(facts["validated"])))
+    model = clone(dict(_models(schema, len(train)))[str(best["name"])])
+    model.fit(inputs[train], truth[train])
+    u1 = score(metric, schema, truth[test], answers(model, inputs[test], schema))
+    best["tested"] = u1
+    return Anchors(u0, u1, {"metric": metric, "train": len(train), "test": len(test), "models": models})
+
+
+def _constant(truth: Any, schema: Schema, metric: str) -> Floats:
+    """The best answer that looks at nobody."""
+    if schema.labels:
+        return np.array([np.mean(truth == label) for label in schema.labels])
+    values = truth.astype(np.float64)
+    return np.array([np.median(values) if metric == "mae" else values.mean()])
+
+
+def _validated(model: Any, inputs: Floats, truth: Any, schema: Schema, metric: str) -> float:
+    """The metric over answers to each record by a model that was not trained on it."""
+    given = np.empty((len(inputs), len(schema.answer_columns)))
+    for train, test in KFold(_FOLDS, shuffle=True, random_state=_SEED).split(inputs):
+        fitted = clone(model).fit(inputs[train], truth[train])
+        given[test] = answers(fitted, inputs[test], schema)
+    return score(metric, schema, truth, given)
+
+
+def _models(schema: Schema, rows: int) -> Iterator[tuple[str, Any]]:
+    """A small grid over three families, each a sound choice for tables of this kind."""
+    for strength in (0.01, 0.1, 1.0):
+        yield f"linear model, C={strength}", linear_model(schema, strength)
+    leaf = max(1, rows // 200)
+    forest = RandomForestClassifier if schema.labels else RandomForestRegressor
+    for smallest in sorted({1, leaf, 3 * leaf}):
+        grown = forest(n_estimators=200, min_samples_leaf=smallest, random_state=_SEED)
+        imputer = SimpleImputer(strategy="median", keep_empty_features=True)
+        yield f"random forest, leaves of {smallest}", make_pipeline(imputer, grown)
+    boosting = HistGradientBoostingClassifier if schema.labels else HistGradientBoostingRegressor
+    for rounds, rate in ((60, 0.05), (150, 0.05)):
+        boosted = boosting(max_iter=rounds, learning_rate=rate, max_leaf_nodes=8, random_state=_SEED)
+        yield f"gradient boosting, {rounds} rounds", boosted
