@@ -8,6 +8,7 @@ class SubmissionsConfig(AppConfig):
 
     def ready(self) -> None:
         from sandbox import purposes  # models exist only now
+        from submissions import permissions  # noqa: F401 -- registers who may do what
         from submissions.purpose import SubmissionStep
         from submissions.steps import PURPOSE
 

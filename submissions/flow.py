@@ -198,5 +198,3 @@ def _failed_everywhere(attack: Submission) -> str:
     if not outcomes or any(state != Duel.State.FAILED for state, _reason in outcomes):
         return ""
     return str(outcomes[0][1])
-
-

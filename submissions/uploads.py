@@ -1,4 +1,4 @@
-"""Receiving an image in pieces (the server side of tus 1.0): append at an offset, one writer at a time, lose nothing."""
+"""Receiving an image in pieces (the server side of tus 1.0): append at an offset, one writer at a time."""
 
 from collections.abc import Iterable
 from datetime import timedelta
@@ -48,8 +48,9 @@ def give_up(*, upload: Upload) -> None:
     """Deletes the bytes and withdraws the entry, at the client's wish (tus: termination)."""
     with transaction.atomic():
         submission = Submission.objects.select_for_update().get(pk=upload.submission_id)
-        if submission.state == State.UPLOADING:
-            submission.move_to(State.WITHDRAWN)
+        if submission.state != State.UPLOADING:
+            raise UploadConflict(_("The upload is complete; the entry can still be withdrawn."))
+        submission.move_to(State.WITHDRAWN)
         discard(upload)
 
 

@@ -1,0 +1,302 @@
+"""The shapes of the API. Reads say exactly what DESIGN 5 lets this reader see."""
+
+import math
+from typing import Any
+
+from django.urls import reverse
+from django.utils.translation import gettext_lazy as _
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+from challenges.models import Challenge
+from sandbox.models import Run
+from sandbox.reasons import hint, sentence
+from submissions import standings
+from submissions.models import Duel, Step, Submission
+
+RUN_TIME_GRAIN = 30  # seconds: exact run times on private data could carry a message
+
+
+class SignInSerializer(serializers.Serializer[Any]):
+    email = serializers.EmailField()
+    password = serializers.CharField(trim_whitespace=False, max_length=128)
+
+
+class TokenSerializer(serializers.Serializer[Any]):
+    token = serializers.CharField()
+    expiry = serializers.DateTimeField(allow_null=True)
+
+
+class OwnTeamSerializer(serializers.Serializer[Any]):
+    challenge = serializers.SlugField()
+    team = serializers.CharField()
+
+
+class MeSerializer(serializers.Serializer[Any]):
+    email = serializers.EmailField()
+    name = serializers.CharField()
+    teams = OwnTeamSerializer(many=True)
+
+
+class ChallengeSerializer(serializers.ModelSerializer[Challenge]):
+    title = serializers.SerializerMethodField()
+    summary = serializers.SerializerMethodField()
+    closes_at = serializers.SerializerMethodField()
+    joined = serializers.SerializerMethodField()
+    url = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Challenge
+        fields = ("slug", "title", "summary", "scenario", "status", "closes_at", "joined", "url")
+
+    def get_title(self, challenge: Challenge) -> str:
+        return challenge.text("title")
+
+    def get_summary(self, challenge: Challenge) -> str:
+        return challenge.text("summary")
+
+    @extend_schema_field(serializers.DateTimeField(allow_null=True))
+    def get_closes_at(self, challenge: Challenge) -> Any:
+        phase = challenge.current_phase
+        return phase.closes_at if phase else None
+
+    def get_joined(self, challenge: Challenge) -> bool:
+        return challenge.pk in self.context["joined"]
+
+    def get_url(self, challenge: Challenge) -> str:
+        return str(self.context["request"].build_absolute_uri(f"/challenges/{challenge.slug}/"))
+
+
+class ChallengeDetailSerializer(ChallengeSerializer):
+    overview = serializers.SerializerMethodField()
+    rules = serializers.SerializerMethodField()
+    limits = serializers.DictField(child=serializers.IntegerField(), read_only=True)
+    columns = serializers.SerializerMethodField()
+    target = serializers.SerializerMethodField()
+
+    class Meta(ChallengeSerializer.Meta):
+        fields = (*ChallengeSerializer.Meta.fields, "overview", "rules", "limits", "target", "columns")  # type: ignore[assignment]
+
+    def get_overview(self, challenge: Challenge) -> str:
+        return challenge.text("overview")
+
+    def get_rules(self, challenge: Challenge) -> str:
+        return challenge.text("rules")
+
+    def get_target(self, challenge: Challenge) -> str:
+        return challenge.dataset.schema.target
+
+    @extend_schema_field(serializers.ListField(child=serializers.DictField()))
+    def get_columns(self, challenge: Challenge) -> list[dict[str, Any]]:
+        return [column.to_json() for column in challenge.dataset.schema.shared]
+
+
+class JoinSerializer(serializers.Serializer[Any]):
+    team = serializers.CharField(max_length=60)
+    accept_rules = serializers.BooleanField()
+
+    def validate_accept_rules(self, value: bool) -> bool:
+        if not value:
+            raise serializers.ValidationError(_("Accept the rules of the challenge to take part."))
+        return value
+
+
+class TeamSerializer(serializers.Serializer[Any]):
+    team = serializers.CharField()
+
+
+class EntrySerializer(serializers.Serializer[Any]):
+    """What is entered: announced first, its bytes are uploaded to `upload.url` of the answer."""
+
+    kind = serializers.ChoiceField(choices=Submission.Kind.choices)
+    role = serializers.ChoiceField(choices=Submission.Role.choices, default=Submission.Role.ENTRY)
+    name = serializers.CharField(max_length=80, required=False, default="")
+    note = serializers.CharField(max_length=200, required=False, allow_blank=True, default="")
+    file_name = serializers.CharField(max_length=200)
+    size = serializers.IntegerField(min_value=1, max_value=2**53)
+
+
+class ChooseSerializer(serializers.Serializer[Any]):
+    active = serializers.BooleanField()
+
+
+class FailureSerializer(serializers.Serializer[Any]):
+    reason = serializers.CharField()
+    cause = serializers.CharField()
+    sentence = serializers.CharField()
+    hint = serializers.CharField()
+    detail = serializers.CharField()
+
+
+class StepSerializer(serializers.Serializer[Any]):
+    step = serializers.CharField()
+    rehearsal = serializers.BooleanField()
+    state = serializers.ChoiceField(choices=Run.State.choices)
+    seconds = serializers.IntegerField(allow_null=True, help_text="Private runs: rounded up to 30 s.")
+
+
+class DuelCountSerializer(serializers.Serializer[Any]):
+    done = serializers.IntegerField()
+    total = serializers.IntegerField()
+
+
+class ScoreSerializer(serializers.Serializer[Any]):
+    utility = serializers.FloatField(allow_null=True)
+    privacy = serializers.FloatField(allow_null=True)
+    worst_leak = serializers.FloatField(allow_null=True)
+    mean_leak = serializers.FloatField(allow_null=True)
+    score = serializers.FloatField(allow_null=True)
+    rank = serializers.IntegerField(allow_null=True)
+
+
+class UploadSerializer(serializers.Serializer[Any]):
+    url = serializers.CharField()
+    offset = serializers.IntegerField()
+    size = serializers.IntegerField()
+
+
+class SubmissionSerializer(serializers.ModelSerializer[Submission]):
+    challenge = serializers.SlugRelatedField[Challenge](slug_field="slug", read_only=True)
+    failure = serializers.SerializerMethodField()
+    steps = serializers.SerializerMethodField()
+    duels = serializers.SerializerMethodField()
+    score = serializers.SerializerMethodField()
+    upload = serializers.SerializerMethodField()
+    url = serializers.SerializerMethodField()
+
+    class Meta:
+        model = Submission
+        fields = (
+            "id", "challenge", "kind", "role", "name", "note", "state", "active", "created_at",
+            "failure", "steps", "duels", "score", "upload", "url",
+        )  # fmt: skip
+
+    @extend_schema_field(FailureSerializer(allow_null=True))
+    def get_failure(self, submission: Submission) -> dict[str, str] | None:
+        return failure_of(submission)
+
+    @extend_schema_field(StepSerializer(many=True))
+    def get_steps(self, submission: Submission) -> list[dict[str, Any]]:
+        return [step_facts(step) for step in own_steps(submission)]
+
+    @extend_schema_field(DuelCountSerializer)
+    def get_duels(self, submission: Submission) -> dict[str, int]:
+        return duel_counts(submission)
+
+    @extend_schema_field(ScoreSerializer(allow_null=True))
+    def get_score(self, submission: Submission) -> dict[str, Any] | None:
+        standing = getattr(submission, "standing", None)
+        if standing is None or submission.ready_at is None:
+            return None
+        fields = ("utility", "privacy", "worst_leak", "mean_leak", "score")
+        return {name: getattr(standing, f"public_{name}") for name in fields} | {
+            "rank": standings.rank_of(submission) if submission.active else None
+        }
+
+    @extend_schema_field(UploadSerializer(allow_null=True))
+    def get_upload(self, submission: Submission) -> dict[str, Any] | None:
+        upload = getattr(submission, "upload", None)
+        if upload is None:
+            return None
+        url = self.context["request"].build_absolute_uri(reverse("api-upload", args=[upload.pk]))
+        return {"url": url, "offset": upload.offset, "size": upload.size}
+
+    def get_url(self, submission: Submission) -> str:
+        return str(self.context["request"].build_absolute_uri(submission.get_absolute_url()))
+
+
+class LogSerializer(serializers.Serializer[Any]):
+    log = serializers.CharField()
+
+
+class BaseImageSerializer(serializers.Serializer[Any]):
+    name = serializers.CharField()
+    image_id = serializers.CharField()
+    layers = serializers.ListField(child=serializers.CharField())
+
+
+class RowSerializer(serializers.Serializer[Any]):
+    """A line of a board. Defenses have utility, privacy and worst leak, attacks a mean leak."""
+
+    rank = serializers.IntegerField(allow_null=True)
+    submission = serializers.UUIDField(source="submission.pk")
+    team = serializers.CharField()
+    name = serializers.CharField()
+    role = serializers.CharField()
+    utility = serializers.FloatField(allow_null=True)
+    privacy = serializers.FloatField(allow_null=True)
+    worst_leak = serializers.FloatField(allow_null=True)
+    worst_leak_error = serializers.FloatField(allow_null=True)
+    mean_leak = serializers.FloatField(allow_null=True)
+    score = serializers.FloatField(allow_null=True)
+    qualified = serializers.BooleanField()
+    duels = serializers.IntegerField(source="duels_done")
+    pending = serializers.IntegerField(source="duels_due")
+
+
+class BoardsSerializer(serializers.Serializer[Any]):
+    version = serializers.IntegerField()
+    defenses = RowSerializer(many=True)
+    attacks = RowSerializer(many=True)
+
+
+class CellSerializer(serializers.Serializer[Any]):
+    attack = serializers.UUIDField()
+    defense = serializers.UUIDField()
+    leak = serializers.FloatField(allow_null=True)
+    state = serializers.ChoiceField(choices=Duel.State.choices)
+
+
+class MatrixSerializer(serializers.Serializer[Any]):
+    version = serializers.IntegerField()
+    defenses = RowSerializer(many=True)
+    attacks = RowSerializer(many=True)
+    cells = CellSerializer(many=True)
+
+
+def failure_of(submission: Submission) -> dict[str, str] | None:
+    """Why an entry failed, in words; the cause within a rehearsal speaks for it."""
+    if not submission.failure_reason:
+        return None
+    speaking = submission.failure_cause or submission.failure_reason
+    return {
+        "reason": submission.failure_reason,
+        "cause": submission.failure_cause,
+        "sentence": sentence(speaking),
+        "hint": hint(submission.failure_reason if submission.failure_cause else speaking),
+        "detail": submission.failure_detail,
+    }
+
+
+def own_steps(submission: Submission) -> list[Step]:
+    """The steps of an entry alone: its rehearsal and, for a defense, its releases; duels are only counted."""
+    return list(submission.steps.filter(duel=None).select_related("run", "phase"))
+
+
+def step_facts(step: Step) -> dict[str, Any]:
+    """What the team may know about a step."""
+    return {
+        "step": step.name,
+        "rehearsal": step.is_rehearsal,
+        "state": step.run.state,
+        "seconds": shown_seconds(step),
+    }
+
+
+def shown_seconds(step: Step) -> int | None:
+    """How long a run took: rehearsals in seconds, private runs rounded up to the grain of 30 s (DESIGN 5)."""
+    if step.run.seconds is None:
+        return None
+    grain = 1 if step.is_rehearsal else RUN_TIME_GRAIN
+    return max(1, math.ceil(step.run.seconds / grain)) * grain
+
+
+def duel_counts(submission: Submission) -> dict[str, int]:
+    """How many of an entry's duels are over, and how many there are."""
+    mine = (
+        Duel.objects.filter(release__submission=submission)
+        if submission.is_defense
+        else Duel.objects.filter(attack=submission)
+    )
+    states = list(mine.values_list("state", flat=True))
+    return {"done": sum(state != Duel.State.PENDING for state in states), "total": len(states)}

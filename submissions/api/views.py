@@ -1,0 +1,277 @@
+"""Challenges, teams, entries and boards over HTTP. Every write is an action; a refusal is a sentence with status 409."""
+
+from typing import Any, cast
+
+from django.contrib.auth import authenticate
+from django.db.models import QuerySet
+from django.http import FileResponse
+from django.utils.translation import gettext as _
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema
+from knox.auth import TokenAuthentication
+from knox.models import get_token_model
+from rest_framework import generics, status
+from rest_framework.exceptions import APIException, AuthenticationFailed, NotFound, PermissionDenied
+from rest_framework.permissions import AllowAny, IsAuthenticated
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.throttling import ScopedRateThrottle
+from rest_framework.views import APIView
+
+from challenges.models import Challenge
+from sandbox.models import Image
+from submissions import actions, logs, standings
+from submissions.api import serializers
+from submissions.models import Membership, Submission
+
+
+class Conflict(APIException):
+    """The request is well formed, but not possible now; the detail is the action's sentence."""
+
+    status_code = status.HTTP_409_CONFLICT
+    default_code = "refused"
+
+
+class TokenView(APIView):
+    """Sign in for a token, or give the present one back."""
+
+    throttle_classes = (ScopedRateThrottle,)
+    throttle_scope = "token"
+
+    def get_permissions(self) -> list[Any]:
+        return [AllowAny()] if self.request.method == "POST" else [IsAuthenticated()]
+
+    def get_authenticators(self) -> list[Any]:
+        signing_in = self.request is not None and self.request.method == "POST"
+        return [] if signing_in else super().get_authenticators()
+
+    @extend_schema(request=serializers.SignInSerializer, responses=serializers.TokenSerializer)
+    def post(self, request: Request) -> Response:
+        data = serializers.SignInSerializer(data=request.data)
+        data.is_valid(raise_exception=True)
+        user = authenticate(request._request, **data.validated_data)
+        if user is None:
+            raise AuthenticationFailed(_("The email address or the password is wrong."))
+        instance, token = get_token_model().objects.create(user)
+        return Response({"token": token, "expiry": instance.expiry})
+
+    @extend_schema(request=None, responses={204: None})
+    def delete(self, request: Request) -> Response:
+        if not isinstance(request.successful_authenticator, TokenAuthentication):
+            raise PermissionDenied(_("Only a request that brings a token can give it back."))
+        request.auth.delete()
+        return Response(status=status.HTTP_204_NO_CONTENT)
+
+
+class MeView(APIView):
+    """Who the caller is, and in which teams."""
+
+    permission_classes = (IsAuthenticated,)
+
+    @extend_schema(responses=serializers.MeSerializer)
+    def get(self, request: Request) -> Response:
+        memberships = Membership.objects.filter(user=request.user).select_related("team", "challenge")
+        teams = [{"challenge": one.challenge.slug, "team": one.team.name} for one in memberships]
+        user = cast(Any, request.user)
+        return Response({"email": user.email, "name": user.get_full_name(), "teams": teams})
+
+
+class ChallengeMixin:
+    """Finds the challenges that the caller may see; drafts are for their organisers."""
+
+    request: Request
+    kwargs: dict[str, Any]
+
+    def get_queryset(self) -> QuerySet[Challenge]:
+        if getattr(self, "swagger_fake_view", False):
+            return Challenge.objects.none()
+        return Challenge.objects.visible_to(self.request.user).select_related("dataset").prefetch_related("phases")
+
+    def challenge(self) -> Challenge:
+        challenge = self.get_queryset().filter(slug=self.kwargs["slug"]).first()
+        if challenge is None:
+            raise NotFound(_("There is no such challenge."))
+        return challenge
+
+    def get_serializer_context(self) -> dict[str, Any]:
+        user = self.request.user
+        joined = Membership.objects.filter(user=user) if user.is_authenticated else Membership.objects.none()
+        return {"request": self.request, "joined": set(joined.values_list("challenge", flat=True))}
+
+
+class ChallengeListView(ChallengeMixin, generics.ListAPIView[Challenge]):
+    """The challenges that the caller may see."""
+
+    serializer_class = serializers.ChallengeSerializer
+
+
+class ChallengeDetailView(ChallengeMixin, generics.RetrieveAPIView[Challenge]):
+    """A challenge with its texts, limits and columns."""
+
+    serializer_class = serializers.ChallengeDetailSerializer
+    lookup_field = "slug"
+
+
+class JoinView(ChallengeMixin, APIView):
+    """Takes part in a challenge, as a team of one."""
+
+    permission_classes = (IsAuthenticated,)
+
+    @extend_schema(request=serializers.JoinSerializer, responses={201: serializers.TeamSerializer})
+    def post(self, request: Request, slug: str) -> Response:
+        data = serializers.JoinSerializer(data=request.data)
+        data.is_valid(raise_exception=True)
+        try:
+            team = actions.join(challenge=self.challenge(), user=request.user, team_name=data.validated_data["team"])
+        except actions.Refused as refusal:
+            raise Conflict(str(refusal)) from refusal
+        return Response({"team": team.name}, status=status.HTTP_201_CREATED)
+
+
+class BoardsView(ChallengeMixin, APIView):
+    """Both boards with the version that they belong to."""
+
+    @extend_schema(responses=serializers.BoardsSerializer)
+    def get(self, request: Request, slug: str) -> Response:
+        challenge = self.challenge()
+        boards = {
+            "version": challenge.version,
+            "defenses": standings.board(challenge=challenge, kind=Submission.Kind.DEFENSE),
+            "attacks": standings.board(challenge=challenge, kind=Submission.Kind.ATTACK),
+        }
+        return Response(serializers.BoardsSerializer(boards).data)
+
+
+class MatrixView(ChallengeMixin, APIView):
+    """Every attack against every defense."""
+
+    @extend_schema(responses=serializers.MatrixSerializer)
+    def get(self, request: Request, slug: str) -> Response:
+        challenge = self.challenge()
+        matrix = standings.matrix(challenge=challenge)
+        cells = [
+            {"attack": attack, "defense": defense, "leak": cell.leak, "state": cell.state}
+            for (attack, defense), cell in matrix.cells.items()
+        ]
+        facts = {"version": challenge.version, "defenses": matrix.defenses, "attacks": matrix.attacks, "cells": cells}
+        return Response(serializers.MatrixSerializer(facts).data)
+
+
+class SampleView(ChallengeMixin, APIView):
+    """The public sample as a Parquet file."""
+
+    @extend_schema(responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
+    def get(self, request: Request, slug: str) -> FileResponse:
+        challenge = self.challenge()
+        if not hasattr(challenge, "dataset"):
+            raise NotFound(_("This challenge has no data yet."))
+        return FileResponse(
+            challenge.dataset.sample_path.open("rb"), as_attachment=True, filename=f"{challenge.slug}-sample.parquet"
+        )
+
+
+class BaseImageView(APIView):
+    """The base images whose layers an archive may leave out."""
+
+    pagination_class = None
+
+    @extend_schema(responses=serializers.BaseImageSerializer(many=True))
+    def get(self, request: Request) -> Response:
+        return Response(serializers.BaseImageSerializer(Image.objects.bases(), many=True).data)
+
+
+class EntryListView(ChallengeMixin, generics.ListCreateAPIView[Submission]):
+    """The caller's entries in a challenge; a new one is announced here and then uploaded."""
+
+    permission_classes = (IsAuthenticated,)
+    serializer_class = serializers.SubmissionSerializer
+
+    def get_queryset(self) -> QuerySet[Submission]:  # type: ignore[override]
+        if getattr(self, "swagger_fake_view", False):
+            return Submission.objects.none()
+        challenge = self.challenge()
+        own = Submission.objects.of_user(self.request.user)
+        if challenge.is_organiser(self.request.user):
+            own = own | Submission.objects.filter(team=None)
+        return own.filter(challenge=challenge).with_context().distinct()
+
+    def challenge(self) -> Challenge:
+        challenge = Challenge.objects.visible_to(self.request.user).filter(slug=self.kwargs["slug"]).first()
+        if challenge is None:
+            raise NotFound(_("There is no such challenge."))
+        return challenge
+
+    @extend_schema(request=serializers.EntrySerializer, responses={201: serializers.SubmissionSerializer})
+    def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+        data = serializers.EntrySerializer(data=request.data)
+        data.is_valid(raise_exception=True)
+        try:
+            submission = actions.enter(challenge=self.challenge(), by=request.user, **data.validated_data)
+        except actions.Refused as refusal:
+            raise Conflict(str(refusal)) from refusal
+        return Response(self.get_serializer(submission).data, status=status.HTTP_201_CREATED)
+
+
+class EntryMixin:
+    """Finds an entry that the caller may read; to others it does not exist."""
+
+    request: Request
+    kwargs: dict[str, Any]
+    permission_classes = (IsAuthenticated,)
+
+    def submission(self, *, to_change: bool = False) -> Submission:
+        readable = Submission.objects.readable_by(self.request.user).with_context()
+        submission = readable.filter(pk=self.kwargs["pk"]).first()
+        if submission is None:
+            raise NotFound(_("There is no such entry."))
+        if to_change and not self.request.user.has_perm("submissions.change_submission", submission):
+            raise PermissionDenied(_("This entry belongs to a team that is not yours."))
+        return submission
+
+    def answer(self, submission: Submission) -> Response:
+        submission.refresh_from_db()
+        return Response(serializers.SubmissionSerializer(submission, context={"request": self.request}).data)
+
+
+class EntryView(EntryMixin, APIView):
+    """One entry: its state, steps, duels, and its score or failure."""
+
+    @extend_schema(responses=serializers.SubmissionSerializer)
+    def get(self, request: Request, pk: str) -> Response:
+        return self.answer(self.submission())
+
+
+class EntryLogView(EntryMixin, APIView):
+    """What the containers of the rehearsal printed. There is no such thing for runs on private data."""
+
+    @extend_schema(responses=serializers.LogSerializer)
+    def get(self, request: Request, pk: str) -> Response:
+        return Response({"log": logs.rehearsal(self.submission())})
+
+
+class WithdrawView(EntryMixin, APIView):
+    """Takes an entry out for good."""
+
+    @extend_schema(request=None, responses=serializers.SubmissionSerializer)
+    def post(self, request: Request, pk: str) -> Response:
+        submission = self.submission(to_change=True)
+        try:
+            actions.withdraw(submission=submission, by=request.user)
+        except actions.Refused as refusal:
+            raise Conflict(str(refusal)) from refusal
+        return self.answer(submission)
+
+
+class ChooseView(EntryMixin, APIView):
+    """Puts an entry into the duels, or out of them."""
+
+    @extend_schema(request=serializers.ChooseSerializer, responses=serializers.SubmissionSerializer)
+    def post(self, request: Request, pk: str) -> Response:
+        submission = self.submission(to_change=True)
+        data = serializers.ChooseSerializer(data=request.data)
+        data.is_valid(raise_exception=True)
+        try:
+            actions.choose(submission=submission, active=data.validated_data["active"], by=request.user)
+        except actions.Refused as refusal:
+            raise Conflict(str(refusal)) from refusal
+        return self.answer(submission)

@@ -1,0 +1,1 @@
+"""The pages of challenges and of what is entered in them."""

@@ -1,0 +1,76 @@
+"""Who looks at what: shared by all pages of a challenge."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.utils.cache import patch_cache_control, patch_vary_headers
+from django.utils.translation import get_language
+from django_htmx.middleware import HtmxDetails
+
+from challenges.models import Challenge
+from submissions.models import Team
+
+
+class SiteRequest(HttpRequest):
+    """A request as the middleware leaves it."""
+
+    htmx: HtmxDetails
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A person at a challenge that they may see: with their team, if they have joined, and whether they organise it."""
+
+    challenge: Challenge
+    team: Team | None
+    is_organiser: bool
+
+    def context(self, **more: Any) -> dict[str, Any]:
+        """What every template of a challenge's pages needs, and `more`."""
+        return {
+            "challenge": self.challenge,
+            "phase": self.challenge.current_phase,
+            "team": self.team,
+            "is_organiser": self.is_organiser,
+            **more,
+        }
+
+
+def visit(request: HttpRequest, slug: str) -> Visit:
+    """The visit of this request. Raises Http404 for challenges that are not there for this person."""
+    visible = Challenge.objects.visible_to(request.user).select_related("dataset").prefetch_related("phases")
+    return visit_of(request, get_object_or_404(visible, slug=slug))
+
+
+def visit_of(request: HttpRequest, challenge: Challenge) -> Visit:
+    """The visit of a challenge that has been looked up already."""
+    team = None
+    if request.user.is_authenticated:
+        team = Team.objects.filter(challenge=challenge, memberships__user=request.user.pk).first()
+    return Visit(challenge, team, challenge.is_organiser(request.user))
+
+
+def page_or_fragment(request: SiteRequest, page: str, fragment: str, context: dict[str, Any]) -> HttpResponse:
+    """The whole page, or for htmx only its live part. A browser keeps the part but asks each time if it still holds."""
+    response = render(request, fragment if request.htmx else page, context)
+    patch_vary_headers(response, ["HX-Request", "Accept-Language"])
+    patch_cache_control(response, private=True, no_cache=True)
+    return response
+
+
+def fragment_etag(request: SiteRequest, slug: str) -> str | None:
+    """Names the state of a challenge as this person sees it. Whole pages have none: they carry tokens of their forms."""
+    if not request.htmx:
+        return None
+    version = Challenge.objects.visible_to(request.user).filter(slug=slug).values_list("version", flat=True).first()
+    return None if version is None else etag(request, version)
+
+
+def etag(request: HttpRequest, *state: object) -> str:
+    """A strong validator of `state` in the reader's language, for this reader alone."""
+    parts = [get_language(), request.user.pk or 0, *state]
+    return '"' + "-".join(str(part) for part in parts) + '"'
+
+
