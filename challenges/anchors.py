@@ -22,7 +22,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.model_selection import KFold
 from sklearn.pipeline import make_pipeline
 
-from challenges.features import Floats, answers, linear_model, matrix
+from challenges.features import Floats, answers, linear_model, matrix, one_thread
 from challenges.metrics.utility import HIGHER_IS_BETTER, score
 from challenges.schema import Schema, TableError
 from challenges.splits import Deal
@@ -35,8 +35,8 @@ _SEED: Final = 0  # the anchors are published: the same table and deal must give
 class Anchors:
     """Raw utilities of the trivial (`u0`) and the best tuned (`u1`) release, and each model tried in `detail`.
 
-    `detail["models"]` lists `name`, `validated` (mean over cross-validation on the training part) and, for the chosen
-    one, `tested`.
+    `detail` holds `metric`, the sizes of `train` and `test`, the name of the `best` model and, for each of `models`
+    its `name` and `validated`, the metric by cross-validation on the training part.
     """
 
     u0: float
@@ -61,23 +61,23 @@ def compute(table: pd.DataFrame, schema: Schema, deal: Deal, metric: str) -> Anc
     u1 is tuned by cross-validation on the training part alone, then trained on all of it. Takes some seconds.
     """
     truth = table[schema.target].to_numpy()
-    inputs = matrix(table, schema)
-    train, test = deal.train, deal.test
     try:
-        u0 = score(metric, schema, truth[test], np.tile(_constant(truth[train], schema, metric), (len(test), 1)))
-        models = [
-            {"name": name, "validated": _validated(model, inputs[train], truth[train], schema, metric)}
-            for name, model in _models(schema, len(train))
-        ]
+        with one_thread():
+            return _compute(matrix(table, schema), truth, schema, deal, metric)
     except ValueError as error:
         raise TableError(f"The anchors cannot be computed: {error}") from error
-    sign = 1 if HIGHER_IS_BETTER[metric] else -1
-    best = max(models, key=lambda facts: sign * float(str(facts["validated"])))
-    model = clone(dict(_models(schema, len(train)))[str(best["name"])])
-    model.fit(inputs[train], truth[train])
-    u1 = score(metric, schema, truth[test], answers(model, inputs[test], schema))
-    best["tested"] = u1
-    return Anchors(u0, u1, {"metric": metric, "train": len(train), "test": len(test), "models": models})
+
+
+def _compute(inputs: Floats, truth: Any, schema: Schema, deal: Deal, metric: str) -> Anchors:
+    train, test = deal.train, deal.test
+    u0 = score(metric, schema, truth[test], np.tile(_constant(truth[train], schema, metric), (len(test), 1)))
+    models = dict(_models(schema, len(train)))
+    validated = {name: _validated(model, inputs[train], truth[train], schema, metric) for name, model in models.items()}
+    best = (max if HIGHER_IS_BETTER[metric] else min)(validated, key=validated.__getitem__)
+    fitted = clone(models[best]).fit(inputs[train], truth[train])
+    u1 = score(metric, schema, truth[test], answers(fitted, inputs[test], schema))
+    tried = [{"name": name, "validated": value} for name, value in validated.items()]
+    return Anchors(u0, u1, {"metric": metric, "best": best, "train": len(train), "test": len(test), "models": tried})
 
 
 def _constant(truth: Any, schema: Schema, metric: str) -> Floats:
@@ -104,7 +104,7 @@ def _models(schema: Schema, rows: int) -> Iterator[tuple[str, Any]]:
     leaf = max(1, rows // 200)
     forest = RandomForestClassifier if schema.labels else RandomForestRegressor
     for smallest in sorted({1, leaf, 3 * leaf}):
-        grown = forest(n_estimators=200, min_samples_leaf=smallest, random_state=_SEED)
+        grown = forest(n_estimators=100, min_samples_leaf=smallest, random_state=_SEED)
         imputer = SimpleImputer(strategy="median", keep_empty_features=True)
         yield f"random forest, leaves of {smallest}", make_pipeline(imputer, grown)
     boosting = HistGradientBoostingClassifier if schema.labels else HistGradientBoostingRegressor

@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedKFold
 
-from challenges.features import matrix
+from challenges.features import matrix, one_thread
 from challenges.metrics.membership import auc_standard_error, roc_auc
 from challenges.schema import Schema, TableError
 from challenges.splits import Deal
@@ -56,8 +56,8 @@ def classifier(table: pd.DataFrame, schema: Schema, deal: Deal, *, folds: int = 
         model = HistGradientBoostingClassifier(
             max_iter=_ROUNDS, learning_rate=0.1, max_leaf_nodes=15, early_stopping=False, random_state=seed
         )
-        model.fit(inputs[train], member[train])
-        scores = model.predict_proba(inputs[test])[:, 1]
+        with one_thread():
+            scores = model.fit(inputs[train], member[train]).predict_proba(inputs[test])[:, 1]
         aucs.append(roc_auc(member[test], scores))
         errors.append(auc_standard_error(member[test], scores))
     error = math.sqrt(sum(error**2 for error in errors)) / folds

@@ -285,5 +285,7 @@ def _check_columns(names: list[str], text: str, numbers: tuple[str, ...]) -> Non
     lacking = [name for name in wanted if name not in names]
     if lacking:
         raise TableError(f"The column “{lacking[0]}” is missing. Expected columns: {', '.join(wanted)}.")
+    if any(name in ("", "__index_level_0__") for name in names):
+        raise TableError("The table was written with its index as a column. Write it without (index=False).")
     if len(names) != len(wanted):
         raise TableError(f"There are columns that do not belong there. Expected columns: {', '.join(wanted)}.")
