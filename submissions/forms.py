@@ -33,7 +33,9 @@ class SubmitForm(forms.Form):
     )
     file = forms.FileField(
         label=_("Image archive"),
-        help_text=_("The file that “docker save IMAGE -o image.tar” writes, plain or gzip-compressed, for linux/amd64."),
+        help_text=_(
+            "The file that “docker save IMAGE -o image.tar” writes, plain or gzip-compressed, for linux/amd64."
+        ),
         widget=forms.FileInput(attrs={"accept": ".tar,.tar.gz,.tgz,application/x-tar,application/gzip"}),
     )
     name = forms.CharField(

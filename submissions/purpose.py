@@ -36,7 +36,7 @@ _CONTEXT = (
     "submission__challenge__dataset",
     "submission__team",
     "submission__image",
-    "phase",
+    "phase__challenge__dataset",
     "previous__run",
     "duel__attack__challenge__dataset",
     "duel__release__submission__challenge",

@@ -10,10 +10,9 @@ from typing import Any, Final
 from django.conf import settings
 
 from challenges import splits, tables
-from challenges.models import Challenge
+from challenges.models import Challenge, Phase
 from challenges.scenarios import registry
 from challenges.scenarios.base import Board
-from challenges.schema import Schema
 from challenges.splits import Deal, Sizes
 from submissions.models import Release, Step
 from submissions.steps import scenario_of
@@ -41,28 +40,23 @@ def board_of(step: Step) -> Board:
 
 def private_deal(step: Step) -> Deal:
     """The secret deal of a release's step or of a duel against it: fresh for every defense (SCORING 1)."""
-    phase, challenge = step.phase, step.submission.challenge
+    phase = step.phase
     assert phase is not None
     defense_id = step.duel.release.submission_id if step.duel else step.submission_id
-    return _deal(
-        challenge.dataset.table_path,
-        challenge.dataset.schema,
-        secret=bytes(phase.secret),
-        challenge=challenge.slug,
-        phase=phase.kind,
-        scope="final" if phase.kind == phase.Kind.FINAL else str(defense_id),
-        seed=step.seed,
-        sizes=challenge.sizes,
-        revealed=challenge.revealed,
-        folds=phase.folds,
-    )
+    scope = "final" if phase.kind == Phase.Kind.FINAL else str(defense_id)
+    return _private_deal(phase, scope, step.seed, phase.challenge.dataset.sha256)
+
+
+@lru_cache(maxsize=128)
+def _private_deal(phase: Phase, scope: str, seed: int, _data: str) -> Deal:
+    return phase.deal(scope=scope, seed=seed)
 
 
 def sample_deal(challenge: Challenge) -> Deal:
     """The public deal of the public sample, for rehearsals."""
     dataset = challenge.dataset
-    return _deal(
-        dataset.sample_path,
+    return splits.deal(
+        tables.read(dataset.sample_path),
         dataset.schema,
         secret=_SAMPLE_SECRET,
         challenge=challenge.slug,
@@ -115,11 +109,6 @@ def _reference_release(challenge: Challenge) -> Path:
         except OSError:  # another worker was faster, and made the same
             shutil.rmtree(making)
     return folder
-
-
-@lru_cache(maxsize=128)
-def _deal(path: Path, schema: Schema, **how: Any) -> Deal:
-    return splits.deal(tables.read(path), schema, **how)
 
 
 def _folder_sha256(folder: Path) -> str:

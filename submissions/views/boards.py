@@ -30,7 +30,10 @@ def matrix(request: SiteRequest, slug: str) -> HttpResponse:
     here = visit(request, slug)
     table = standings.matrix(challenge=here.challenge)
     rows = [
-        (defense, [(attack, table.cells.get((attack.submission.pk, defense.submission.pk))) for attack in table.attacks])
+        (
+            defense,
+            [(attack, table.cells.get((attack.submission.pk, defense.submission.pk))) for attack in table.attacks],
+        )
         for defense in table.defenses
     ]
     context = here.context(tab="matrix", attacks=table.attacks, rows=rows)
@@ -50,5 +53,3 @@ def _points(defenses: Sequence[standings.Row]) -> str:
             if row.utility is not None and row.privacy is not None
         ]
     )
-
-

@@ -64,7 +64,9 @@ def join(request: HttpRequest, slug: str) -> HttpResponse:
         except actions.Refused as refusal:
             form.add_error(None, str(refusal))
         else:
-            messages.success(request, _("Welcome, %(team)s. You can enter a defense or an attack now.") % {"team": team})
+            messages.success(
+                request, _("Welcome, %(team)s. You can enter a defense or an attack now.") % {"team": team}
+            )
             return redirect("submit", slug=slug)
     return render(request, "challenges/join.html", here.context(tab="rules", form=form))
 

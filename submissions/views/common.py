@@ -72,5 +72,3 @@ def etag(request: HttpRequest, *state: object) -> str:
     """A strong validator of `state` in the reader's language, for this reader alone."""
     parts = [get_language(), request.user.pk or 0, *state]
     return '"' + "-".join(str(part) for part in parts) + '"'
-
-

@@ -1,0 +1,101 @@
+"""Starting and minding the server's own processes: the site and the two clusters, on one machine."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import structlog
+from django.conf import settings
+
+log = structlog.get_logger("processes")
+
+# A cluster that is told to stop first finishes the run that is under way; after this it is ended.
+_STOP_SECONDS = 15.0
+_RESTART_PAUSE = 1.0
+
+
+@dataclass
+class Process:
+    """A command in a process group of its own, so that it can be ended with all its children."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+    popen: "subprocess.Popen[bytes] | None" = None
+    started: float = 0.0
+
+    def start(self, output: Path) -> None:
+        with output.open("ab") as stream:
+            self.popen = subprocess.Popen(
+                self.command,
+                env={**os.environ, **self.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+            )
+        self.started = time.monotonic()
+
+    @property
+    def alive(self) -> bool:
+        return self.popen is not None and self.popen.poll() is None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Signals the leader to stop in order, and the whole group to end at once."""
+        if self.popen is None:
+            return
+        try:
+            if number == signal.SIGKILL:
+                os.killpg(self.popen.pid, number)
+            else:
+                self.popen.send_signal(number)
+        except ProcessLookupError:
+            pass
+
+
+class Supervisor:
+    """Keeps site, `web` cluster and `runs` cluster alive until it is left. Use as a context manager."""
+
+    def __init__(self, *, host: str, port: int) -> None:
+        python = sys.executable
+        manage = str(settings.BASE_DIR / "manage.py")
+        site = [python, "-m", "uvicorn", "anomed_site.asgi:application", "--host", host, "--port", str(port)]
+        site += ["--no-access-log", "--timeout-graceful-shutdown", "3", "--no-server-header"]
+        self.logs = Path(settings.VAR) / "logs"
+        self.processes = [
+            Process("site", site),
+            Process("web", [python, manage, "qcluster"], {"Q_CLUSTER_NAME": "web"}),
+            Process("runs", [python, manage, "qcluster"], {"Q_CLUSTER_NAME": "runs"}),
+        ]
+
+    def __enter__(self) -> Self:
+        self.logs.mkdir(parents=True, exist_ok=True)
+        for process in self.processes:
+            process.start(self._log_of(process))
+        return self
+
+    def mind(self) -> None:
+        """Starts again what has ended. Call it about once a second."""
+        for process in self.processes:
+            if process.alive or time.monotonic() - process.started < _RESTART_PAUSE:
+                continue
+            log.warning("process_ended", process=process.name, status=process.popen and process.popen.returncode)
+            process.signal(signal.SIGKILL)  # children that outlived their leader
+            process.start(self._log_of(process))
+
+    def __exit__(self, *_exception: object) -> None:
+        for process in self.processes:
+            process.signal(signal.SIGTERM)
+        deadline = time.monotonic() + _STOP_SECONDS
+        while any(process.alive for process in self.processes) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        for process in self.processes:
+            process.signal(signal.SIGKILL)
+
+    def _log_of(self, process: Process) -> Path:
+        return self.logs / f"{process.name}.log"

@@ -1,0 +1,189 @@
+"""The way of an entry as its team may see it: what is done, what is under way, what went wrong and what to do.
+
+Exact times, memory and details of runs on private data are for organisers; everybody else gets run times in steps of
+half a minute, because the time that a run takes on private data is itself a message about that data.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.db.models import Count
+from django.utils.translation import gettext as _
+
+from sandbox.models import Run
+from sandbox.reasons import Reason, hint, sentence
+from submissions.models import Duel, Release, Step, Submission
+from submissions.states import State
+
+TIME_STEP = 30  # seconds
+_STAGES = ("upload", "check", "rehearsal", "private", "duels", "score")
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """One container run. `run` itself only for organisers."""
+
+    step: str
+    state: str
+    label: str
+    time: str
+    run: Run | None = None
+
+
+@dataclass(frozen=True)
+class Duels:
+    """How many duels of an entry there are, by how they went; `failures` says why some failed: (sentence, hint, number)."""
+
+    done: int = 0
+    failed: int = 0
+    pending: int = 0
+    failures: Sequence[tuple[str, str, int]] = ()
+
+    @property
+    def over(self) -> int:
+        return self.done + self.failed
+
+    @property
+    def total(self) -> int:
+        return self.over + self.pending
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A stage of the way: `state` is done, now, failed, stopped or todo."""
+
+    key: str
+    title: str
+    state: str
+    runs: Sequence[RunLine] = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The named failure: what happened, within what, what to do, and the team's own details."""
+
+    title: str
+    sentence: str
+    cause: str
+    hint: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Timeline:
+    moments: Sequence[Moment]
+    duels: Duels
+    failure: Failure | None = None
+    rehearsal: Sequence[Step] = field(default_factory=tuple)
+
+
+def of(submission: Submission, *, exact: bool) -> Timeline:
+    """The timeline of an entry; `exact` for organisers only."""
+    steps = list(submission.steps.filter(duel=None).select_related("run"))
+    rehearsal = [step for step in steps if step.is_rehearsal]
+    private = [step for step in steps if not step.is_rehearsal]
+    duels = count_duels(submission)
+    stages = [stage for stage in _STAGES if stage != "private" or submission.is_defense]
+    reached = _reached(submission, bool(steps), duels)
+    runs = {"rehearsal": _lines(rehearsal, exact), "private": _lines(private, exact)}
+    moments = [
+        Moment(
+            stage,
+            _title(stage),
+            _state(submission, stages.index(stage), stages.index(reached), duels),
+            runs.get(stage, ()),
+        )
+        for stage in stages
+    ]
+    return Timeline(moments, duels, failure_of(submission), rehearsal)
+
+
+def failure_of(submission: Submission) -> Failure | None:
+    """The named failure of an entry, in the reader's language; None for entries that have not failed."""
+    if submission.state != State.FAILED or not submission.failure_reason:
+        return None
+    reason, cause = submission.failure_reason, submission.failure_cause
+    return Failure(
+        title=str(Reason(reason).label),
+        sentence=sentence(reason),
+        cause=sentence(cause) if cause else "",
+        hint=hint(cause or reason),
+        detail=submission.failure_detail,
+    )
+
+
+def count_duels(submission: Submission) -> Duels:
+    """All duels of an entry, in one query."""
+    mine = Duel.objects.filter(release__submission=submission) if submission.is_defense else submission.duels.all()
+    rows = list(mine.values_list("state", "reason").annotate(number=Count("pk")).order_by("state", "reason"))
+    number = {state: sum(n for its, _reason, n in rows if its == state) for state in Duel.State.values}
+    failures: list[tuple[str, str, int]] = []
+    if not submission.is_defense:  # a defense's duel fails by its opponent's fault, which is not its team's to see
+        failures = [(sentence(why), hint(why), n) for state, why, n in rows if state == Duel.State.FAILED and why]
+    return Duels(number[Duel.State.DONE], number[Duel.State.FAILED], number[Duel.State.PENDING], failures)
+
+
+def run_time(run: Run, *, exact: bool) -> str:
+    """How long a container ran; rounded up to half minutes unless `exact`. Empty while it has not ended."""
+    if run.seconds is None:
+        return ""
+    if exact:
+        return _("%(seconds).1f s") % {"seconds": run.seconds}
+    steps = max(1, math.ceil(run.seconds / TIME_STEP))
+    return _("up to %(seconds)s s") % {"seconds": steps * TIME_STEP}
+
+
+def _lines(steps: Sequence[Step], exact: bool) -> list[RunLine]:
+    return [
+        RunLine(
+            step.name,
+            step.run.state,
+            step.run.get_state_display(),
+            run_time(step.run, exact=exact),
+            step.run if exact else None,
+        )
+        for step in steps
+    ]
+
+
+def _title(stage: str) -> str:
+    return {
+        "upload": _("Upload"),
+        "check": _("Check of the image"),
+        "rehearsal": _("Rehearsal on the public sample"),
+        "private": _("Run on the private data"),
+        "duels": _("Duels"),
+        "score": _("Score"),
+    }[stage]
+
+
+def _reached(submission: Submission, has_steps: bool, duels: Duels) -> str:
+    """The stage that an entry is in, or was in when it ended."""
+    state = State(submission.state)
+    plain = {State.UPLOADING: "upload", State.CHECKING: "check", State.REHEARSING: "rehearsal", State.SCORED: "score"}
+    if state in plain:
+        return plain[state]
+    if submission.ready_at is None:
+        return _early_stage(submission, has_steps)
+    if submission.is_defense and not duels.total and not Release.objects.filter(submission=submission).exists():
+        return "private"
+    return "duels"
+
+
+def _early_stage(submission: Submission, has_steps: bool) -> str:
+    """Where an entry ended that never came to a private run."""
+    if submission.failure_reason == Reason.REHEARSAL_FAILED or has_steps:
+        return "rehearsal"
+    upload: Any = getattr(submission, "upload", None)
+    return "upload" if upload is not None and not upload.is_complete else "check"
+
+
+def _state(submission: Submission, stage: int, reached: int, duels: Duels) -> str:
+    state = State(submission.state)
+    if state == State.SCORED:
+        return "now" if duels.pending and stage == reached - 1 else "done"
+    if stage != reached:
+        return "done" if stage < reached else "todo"
+    return {State.FAILED: "failed", State.WITHDRAWN: "stopped", State.DISQUALIFIED: "stopped"}.get(state, "now")

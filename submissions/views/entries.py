@@ -1,0 +1,160 @@
+"""A team's entries: the list, the way of one of them, its log, withdrawing and choosing."""
+
+from typing import Any
+
+import structlog
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.core.exceptions import PermissionDenied
+from django.core.paginator import Paginator
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect, render
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import condition, require_POST, require_safe
+
+from sandbox.models import Run
+from submissions import actions, logs, quotas, standings, timeline
+from submissions.models import Step, Submission
+from submissions.states import READY, UNDER_WAY, State
+from submissions.views.common import SiteRequest, Visit, etag, fragment_etag, page_or_fragment, visit, visit_of
+
+ENTRIES_PER_PAGE = 50
+TAIL = 4000  # bytes of a failed rehearsal's log that the entry's page shows
+MOST_RUNS = 100  # private runs that an organiser sees on an entry's page, the newest
+slog = structlog.get_logger(__name__)
+
+
+@require_safe
+@condition(etag_func=fragment_etag)
+def own(request: SiteRequest, slug: str) -> HttpResponse:
+    """The team's entries with their states; for an organiser everybody's."""
+    here = visit(request, slug)
+    entries = Submission.objects.filter(challenge=here.challenge).with_context()
+    if not here.is_organiser:
+        entries = entries.of_user(request.user)
+    context = here.context(
+        tab="submissions",
+        page=Paginator(entries, ENTRIES_PER_PAGE).get_page(request.GET.get("page")),
+        quota=quotas.left(here.team) if here.team else None,
+        ready=READY,
+    )
+    return page_or_fragment(request, "submissions/own.html", "submissions/_own.html", context)
+
+
+def _detail_etag(request: SiteRequest, pk: Any) -> str | None:
+    """Also changes when a run of the entry starts, of which the challenge's version knows nothing."""
+    if not request.htmx:
+        return None
+    fields = ("challenge__version", "state", "active", "upload__offset")
+    state = Submission.objects.readable_by(request.user).filter(pk=pk).values_list(*fields).first()
+    if state is None:
+        return None
+    runs = Step.objects.filter(submission=pk, duel=None).values_list("run__state", flat=True)
+    return etag(request, *state, *runs)
+
+
+@login_required
+@require_safe
+@condition(etag_func=_detail_etag)
+def detail(request: SiteRequest, pk: Any) -> HttpResponse:
+    """The live timeline of an entry, for its team and the organisers; to everybody else it does not exist."""
+    submission, here = _entry(request, pk)
+    way = timeline.of(submission, exact=here.is_organiser)
+    context = here.context(
+        tab="submissions",
+        submission=submission,
+        way=way,
+        row=_row(submission, here),
+        tail=_tail(way),
+        private_runs=_private_runs(submission) if here.is_organiser else (),
+        may_change=request.user.has_perm("submissions.change_submission", submission),
+        is_ready=submission.state in READY,
+        is_under_way=submission.state in UNDER_WAY,
+        may_withdraw=submission.state in (*UNDER_WAY, State.SCORED),
+    )
+    return page_or_fragment(request, "submissions/detail.html", "submissions/_detail.html", context)
+
+
+@login_required
+@require_safe
+@never_cache
+def log(request: HttpRequest, pk: Any) -> HttpResponse:
+    """The logs of the rehearsal; with `?run=` that of one run on private data, which organisers alone may read."""
+    submission, here = _entry(request, pk)
+    steps = submission.steps.select_related("run")
+    wanted = request.GET.get("run", "")
+    if wanted:
+        if not here.is_organiser:
+            raise Http404
+        chosen = [step for step in steps if str(step.run_id) == wanted]
+        if not chosen:
+            raise Http404
+        slog.info("private_log_read", submission=str(submission.pk), run=wanted, by=request.user.pk)
+    else:
+        chosen = [step for step in steps.filter(phase=None) if not step.run.private]
+    texts = [
+        {"step": step.name, "state": step.run.get_state_display(), "text": logs.of_run(step.run)} for step in chosen
+    ]
+    context = here.context(tab="submissions", submission=submission, logs=texts, is_private=bool(wanted))
+    return render(request, "submissions/log.html", context)
+
+
+@require_POST
+@login_required
+def withdraw(request: HttpRequest, pk: Any) -> HttpResponse:
+    submission = _own_entry(request, pk)
+    try:
+        actions.withdraw(submission=submission, by=request.user)
+    except actions.Refused as refusal:
+        messages.error(request, str(refusal))
+    else:
+        messages.success(request, _("“%(name)s” is withdrawn. It meets nobody any more.") % {"name": submission.name})
+    return redirect(submission)
+
+
+@require_POST
+@login_required
+def choose(request: HttpRequest, pk: Any) -> HttpResponse:
+    submission = _own_entry(request, pk)
+    active = request.POST.get("active") == "1"
+    try:
+        actions.choose(submission=submission, active=active, by=request.user)
+    except actions.Refused as refusal:
+        messages.error(request, str(refusal))
+    else:
+        said = _("“%(name)s” takes part in duels now.") if active else _("“%(name)s” takes part in no more duels.")
+        messages.success(request, said % {"name": submission.name})
+    return redirect("challenge_submissions", slug=submission.challenge.slug)
+
+
+def _entry(request: HttpRequest, pk: Any) -> tuple[Submission, Visit]:
+    readable = Submission.objects.readable_by(request.user).with_context()
+    submission = get_object_or_404(readable.prefetch_related("challenge__phases"), pk=pk)
+    return submission, visit_of(request, submission.challenge)
+
+
+def _own_entry(request: HttpRequest, pk: Any) -> Submission:
+    submission = get_object_or_404(Submission.objects.readable_by(request.user).with_context(), pk=pk)
+    if not request.user.has_perm("submissions.change_submission", submission):
+        raise PermissionDenied
+    return submission
+
+
+def _row(submission: Submission, here: Visit) -> "standings.Row | None":
+    """The entry's line on its board, if it has come that far."""
+    if submission.state not in READY or not submission.active:
+        return None
+    board = standings.board(challenge=here.challenge, kind=submission.kind, organiser=here.is_organiser)
+    return next((row for row in board if row.submission.pk == submission.pk), None)
+
+
+def _tail(way: timeline.Timeline) -> str:
+    """The end of the log of the rehearsal step that failed."""
+    failed = [step.run for step in way.rehearsal if step.run.state == Run.State.FAILED and not step.run.private]
+    return logs.of_run(failed[-1], most=TAIL) if failed else ""
+
+
+def _private_runs(submission: Submission) -> list[Step]:
+    private = submission.steps.exclude(phase=None, duel=None).select_related("run", "duel__release__submission")
+    return list(private.order_by("-pk")[:MOST_RUNS])
