@@ -43,7 +43,7 @@ def _remembered(name: str, make: Any) -> str:
     return path.read_text().strip()
 
 
-# -- the site ----------------------------------------------------------------------------------------------------------
+# -- the site
 DEBUG = env.bool("ANOMED_DEBUG", default=False)
 SECRET_KEY = env.str("ANOMED_SECRET_KEY", default="") or _remembered("secret_key", get_random_secret_key)
 INSTALLATION = _remembered("installation", lambda: uuid.uuid4().hex)  # labels what is ours on a container engine
@@ -117,7 +117,7 @@ TEMPLATES = [
     },
 ]
 
-# -- database, cache, mail: embedded defaults ---------------------------------------------------------------------------
+# -- database, cache, mail: embedded defaults
 DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{VAR / 'db.sqlite3'}")}
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["OPTIONS"] = {
@@ -128,9 +128,7 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     # Tests use a file too: workers and browsers of the tests are processes and threads of their own.
     DATABASES["default"]["TEST"] = {"NAME": str(VAR / f"test-{os.getpid()}.sqlite3")}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-CACHES = {
-    "default": {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": str(VAR / "cache")}
-}
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": str(VAR / "cache")}}
 _mail_url = env.str("EMAIL_URL", default="")
 if _mail_url:
     vars().update(environ.Env.email_url_config(_mail_url))
@@ -139,7 +137,7 @@ else:
     EMAIL_FILE_PATH = str(VAR / "mail")
 DEFAULT_FROM_EMAIL = env.str("ANOMED_MAIL_FROM", default=f"AnoMed Arena <noreply@{_site.hostname or 'localhost'}>")
 
-# -- people --------------------------------------------------------------------------------------------------------------
+# -- people
 AUTH_USER_MODEL = "anomed_site.User"
 AUTHENTICATION_BACKENDS = [
     "rules.permissions.ObjectPermissionBackend",
@@ -167,7 +165,7 @@ ACCOUNT_RATE_LIMITS = {"login_failed": "10/m/ip,5/5m/key", "signup": "20/m/ip"}
 # How many reverse proxies stand before the site, so that the limits see people and not the proxy.
 ALLAUTH_TRUSTED_PROXY_COUNT = env.int("ANOMED_PROXIES", default=0)
 
-# -- security ------------------------------------------------------------------------------------------------------------
+# -- security
 _https = _site.scheme == "https"
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = LANGUAGE_COOKIE_SECURE = _https
 SESSION_COOKIE_HTTPONLY = CSRF_COOKIE_HTTPONLY = True
@@ -198,14 +196,14 @@ FILE_UPLOAD_TEMP_DIR = str(PRIVATE_ROOT / "incoming")
 FILE_UPLOAD_PERMISSIONS = 0o600
 Path(FILE_UPLOAD_TEMP_DIR).mkdir(mode=0o700, exist_ok=True)
 
-# -- languages and time ----------------------------------------------------------------------------------------------------
+# -- languages and time
 LANGUAGE_CODE = "en"
 LANGUAGES = [("en", _("English")), ("de", _("German"))]
 LOCALE_PATHS = [BASE_DIR / "anomed_site" / "locale"]
 USE_TZ = True
 TIME_ZONE = env.str("ANOMED_TIME_ZONE", default="Europe/Berlin")
 
-# -- files -----------------------------------------------------------------------------------------------------------------
+# -- files
 STATIC_URL = "static/"
 STATIC_ROOT = VAR / "static"
 STATICFILES_DIRS = [BASE_DIR / "anomed_site" / "static"]
@@ -214,7 +212,7 @@ STORAGES = {
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
 }
 
-# -- work ------------------------------------------------------------------------------------------------------------------
+# -- work
 RUN_SLOTS = env.int("ANOMED_RUN_SLOTS", default=os.cpu_count() or 2)
 _longest_run = 7 * 24 * 3600
 Q_CLUSTER = {
@@ -250,7 +248,7 @@ SANDBOX = {
 }
 ISOLATION_PRELOAD = ["challenges.scenarios.registry", "sandbox.images"]
 
-# -- API -------------------------------------------------------------------------------------------------------------------
+# -- API
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
         "knox.auth.TokenAuthentication",
@@ -281,10 +279,10 @@ SPECTACULAR_SETTINGS = {
 KNOX_TOKEN_MODEL = "knox.AuthToken"  # noqa: S105 -- a model's name
 REST_KNOX = {"TOKEN_TTL": None, "TOKEN_LIMIT_PER_USER": 20}
 
-# -- looks -----------------------------------------------------------------------------------------------------------------
+# -- looks
 CRISPY_ALLOWED_TEMPLATE_PACKS = CRISPY_TEMPLATE_PACK = "bootstrap5"
 
-# -- logs: one line of JSON each, with the run's and the submission's id where there is one -------------------------------
+# -- logs: one line of JSON each, with the run's and the submission's id where there is one
 _shared_processors: list[Any] = [
     structlog.contextvars.merge_contextvars,
     structlog.stdlib.add_log_level,

@@ -1,4 +1,4 @@
-"""Challenges, teams, entries and boards over HTTP. Every write is an action; a refusal is a sentence with status 409."""
+"""Challenges, teams, entries, boards over HTTP. Every write is an action; a refusal is a sentence with status 409."""
 
 from typing import Any, cast
 
