@@ -1,8 +1,8 @@
 """Thin archives: an image archive without the layers that the server has already.
 
 Formats: docker-archive of Docker 20.10 (`manifest.json`, `<sha>.json`, `<id>/layer.tar`, some of them links), that of
-Docker 25 and newer (OCI layout in `blobs/sha256/` together with `manifest.json`, layers perhaps compressed), and the
-plain OCI layout of one image. A layer is known by its diff_id, the SHA-256 of its uncompressed tar, as the config has it.
+Docker 25 and newer (OCI layout in `blobs/sha256/` and `manifest.json`, layers perhaps compressed), and the
+plain OCI layout of one image. A layer is known by its diff_id, the SHA-256 of its uncompressed tar, in the config.
 
 What is written depends only on the image: fixed times, owners and order. So an interrupted upload can go on with the
 same bytes.

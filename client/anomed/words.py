@@ -69,7 +69,10 @@ class Voice:
         table = Table(title=Text(clean(title)), title_justify="left", header_style="bold")
         for key, head in heads.items():
             numbers = any(isinstance(row.get(key), int | float) and not isinstance(row[key], bool) for row in rows)
-            table.add_column(Text(cell(head)), justify="right" if numbers else "left", overflow="fold")
+            # An id that is folded cannot be copied.
+            table.add_column(
+                Text(cell(head)), justify="right" if numbers else "left", overflow="fold", no_wrap=key == "id"
+            )
         for row in rows:
             table.add_row(*(Text(cell(row.get(key))) for key in heads))
         self._out.print(table)
