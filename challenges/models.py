@@ -1,7 +1,7 @@
-"""What organisers publish: challenges, their phases, their private data, and the report of the check before publishing."""
+"""What organisers publish: challenges, their phases, their private data, and the report of the last check."""
 
 import secrets
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Self
 from zoneinfo import available_timezones
@@ -16,10 +16,12 @@ from django.utils.translation import get_language
 from django.utils.translation import gettext_lazy as _
 from simple_history.models import HistoricalRecords
 
+from challenges import splits, tables
+from challenges.findings import Finding
 from challenges.metrics.utility import METRICS
 from challenges.scenarios import registry
 from challenges.scenarios.base import Game
-from challenges.splits import Sizes
+from challenges.splits import Deal, Sizes
 from challenges.tables import Schema
 
 
@@ -35,7 +37,7 @@ def zone_choices() -> list[tuple[str, str]]:
     return [(zone, zone) for zone in sorted(available_timezones()) if "/" in zone or zone == "UTC"]
 
 
-def _share(default: float, *, label: Any, help_text: Any) -> models.FloatField[float, float]:
+def _share(default: float, *, label: Any, help_text: Any) -> "models.FloatField[float, float]":
     return models.FloatField(
         label, default=default, help_text=help_text, validators=[MinValueValidator(0.0), MaxValueValidator(1.0)]
     )
@@ -173,9 +175,7 @@ class Challenge(models.Model):
     @property
     def limits(self) -> dict[str, int]:
         """What one container may use, as task.json says it."""
-        return {
-            name: getattr(self, name) for name in ("seconds", "memory_mb", "cpus", "gpus", "output_mb", "pids")
-        }
+        return {name: getattr(self, name) for name in ("seconds", "memory_mb", "cpus", "gpus", "output_mb", "pids")}
 
     @property
     def sizes(self) -> Sizes:
@@ -210,9 +210,7 @@ class Challenge(models.Model):
         return next((phase for phase in self.phases.all() if phase.is_open), None)
 
     def is_organiser(self, user: Any) -> bool:
-        return bool(
-            user.is_authenticated and (user.is_superuser or self.organisers.filter(pk=user.pk).exists())
-        )
+        return bool(user.is_authenticated and (user.is_superuser or self.organisers.filter(pk=user.pk).exists()))
 
     def mark_changed(self) -> None:
         """Tells every browser that watches this challenge to look again, once the transaction is committed."""
@@ -232,7 +230,9 @@ class Phase(models.Model):
 
     challenge = models.ForeignKey(Challenge, models.CASCADE, related_name="phases", verbose_name=_("challenge"))
     kind = models.CharField(_("kind"), max_length=12, choices=Kind, default=Kind.DEVELOPMENT)
-    opens_at = models.DateTimeField(_("opens"), default=timezone.now)
+    opens_at = models.DateTimeField(
+        _("opens"), null=True, blank=True, help_text=_("Empty: as soon as the challenge is published.")
+    )
     closes_at = models.DateTimeField(_("closes"), null=True, blank=True)
     seeds = models.PositiveSmallIntegerField(
         _("seeds"), default=1, validators=[MinValueValidator(1)], help_text=_("Times that each defense is trained.")
@@ -246,7 +246,7 @@ class Phase(models.Model):
     class Meta:
         verbose_name = _("phase")
         verbose_name_plural = _("phases")
-        ordering: ClassVar[list[str]] = ["opens_at"]
+        ordering: ClassVar[list[Any]] = [F("opens_at").asc(nulls_first=True), "pk"]
         constraints: ClassVar[list[models.BaseConstraint]] = [
             models.UniqueConstraint(fields=["challenge", "kind"], name="one_phase_of_a_kind"),
         ]
@@ -255,13 +255,29 @@ class Phase(models.Model):
         return f"{self.challenge}: {self.get_kind_display()}"
 
     def clean(self) -> None:
-        if self.closes_at and self.closes_at <= self.opens_at:
+        if self.closes_at and self.opens_at and self.closes_at <= self.opens_at:
             raise ValidationError({"closes_at": _("The phase would close before it opens.")})
 
     @property
     def is_open(self) -> bool:
         now: datetime = timezone.now()
-        return self.opens_at <= now and (self.closes_at is None or now < self.closes_at)
+        return self.opens_at is not None and self.opens_at <= now and (self.closes_at is None or now < self.closes_at)
+
+    def deal(self, *, scope: str, seed: int) -> Deal:
+        """The secret deal of the challenge's table for one evaluation; see SCORING 1 for the scope. Needs a dataset."""
+        challenge = self.challenge
+        return splits.deal(
+            tables.read(challenge.dataset.table_path),
+            challenge.dataset.schema,
+            secret=bytes(self.secret),
+            challenge=challenge.slug,
+            phase=self.kind,
+            scope=scope,
+            seed=seed,
+            sizes=challenge.sizes,
+            revealed=challenge.revealed,
+            folds=self.folds,
+        )
 
 
 def dataset_path(dataset: "Dataset", name: str) -> str:
@@ -276,13 +292,14 @@ class Dataset(models.Model):
         OWN = "own", _("the organiser's own file")
 
     challenge = models.OneToOneField(Challenge, models.CASCADE, related_name="dataset", verbose_name=_("challenge"))
+    source = models.FileField(upload_to=dataset_path)  # as it was uploaded, to be read again when columns change
     table = models.FileField(_("private table"), upload_to=dataset_path)  # canonical Parquet
-    sample = models.FileField(_("public sample"), upload_to=dataset_path)  # canonical Parquet
+    sample = models.FileField(_("public sample"), upload_to=dataset_path, blank=True)  # canonical Parquet
     sample_origin = models.CharField(_("sample"), max_length=10, choices=Origin, default=Origin.GENERATED)
     file_name = models.CharField(_("uploaded file"), max_length=200)
     sha256 = models.CharField(max_length=64, validators=[RegexValidator(r"^[0-9a-f]{64}$")])
     rows = models.PositiveIntegerField(_("records"))
-    sample_rows = models.PositiveIntegerField(_("records of the sample"))
+    sample_rows = models.PositiveIntegerField(_("records of the sample"), default=0)  # 0 while no target is chosen
     profile = models.JSONField(_("profile"), default=dict)
     schema_json = models.JSONField(_("columns"), default=dict)
     uploaded_at = models.DateTimeField(_("uploaded"), auto_now=True)
@@ -307,6 +324,10 @@ class Dataset(models.Model):
         return Path(self.sample.path)
 
 
+# A check takes a minute; after this long its worker must have been killed, and another check may be started.
+PATIENCE = timedelta(minutes=20)
+
+
 class CheckReport(models.Model):
     """What the check before publishing found. Only the newest one for the present data and settings counts."""
 
@@ -317,7 +338,7 @@ class CheckReport(models.Model):
 
     challenge = models.ForeignKey(Challenge, models.CASCADE, related_name="reports", verbose_name=_("challenge"))
     state = models.CharField(_("result"), max_length=10, choices=State, default=State.RUNNING)
-    items = models.JSONField(_("findings"), default=list)  # [{level: ok|warning|error, title, text}]
+    items = models.JSONField(_("findings"), default=list)  # findings.Finding.to_json
     fingerprint = models.CharField(max_length=64)  # of the data and the settings that were checked
     created_at = models.DateTimeField(_("checked"), auto_now_add=True)
     finished_at = models.DateTimeField(null=True)
@@ -330,3 +351,17 @@ class CheckReport(models.Model):
 
     def __str__(self) -> str:
         return f"{self.challenge}: {self.get_state_display()}"
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What the check found, with titles and sentences in the reader's language."""
+        return [Finding.from_json(item) for item in self.items]
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a worker is (or should be) at it; one that has been silent for too long has died."""
+        return self.state == self.State.RUNNING and timezone.now() - self.created_at < PATIENCE
+
+    @property
+    def warnings(self) -> int:
+        return sum(finding.level == "warning" for finding in self.findings)
