@@ -128,8 +128,9 @@ def ending(submission: Json) -> list[str]:
     """The score, or the named reason with its sentence and hint."""
     failure = submission.get("failure")
     if failure:
+        cause = f" ({failure['cause']})" if failure.get("cause") else ""
         lines = [
-            f"failed: {failure['reason']}",
+            f"failed: {failure['reason']}{cause}",
             failure.get("sentence") or "",
             failure.get("detail") or "",
             failure.get("hint") or "",
@@ -143,7 +144,14 @@ def ending(submission: Json) -> list[str]:
 def score_line(submission: Json) -> str:
     """The numbers of SCORING by their names; an attack has only a score and a rank."""
     score = submission.get("score") or {}
-    names = {"utility": "utility", "privacy": "privacy", "worst_leak": "worst leak", "score": "score", "rank": "rank"}
+    names = {
+        "utility": "utility",
+        "privacy": "privacy",
+        "worst_leak": "worst leak",
+        "mean_leak": "mean leak",
+        "score": "score",
+        "rank": "rank",
+    }
     parts = [f"{name} {cell(score[key])}" for key, name in names.items() if score.get(key) is not None]
     return ", ".join(parts) or "no score yet: nobody to meet"
 

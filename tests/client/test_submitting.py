@@ -185,6 +185,7 @@ def test_json_lines_of_a_wait(signed_in: Arena, anomed: Anomed, archive: Path) -
 def test_a_failed_rehearsal_shows_reason_and_log(signed_in: Arena, anomed: Anomed, archive: Path) -> None:
     failure = {
         "reason": "rehearsal_failed",
+        "cause": "crashed",
         "sentence": "The rehearsal ended with an error.",
         "hint": "Read the log.",
         "detail": "exit 1",
@@ -193,7 +194,7 @@ def test_a_failed_rehearsal_shows_reason_and_log(signed_in: Arena, anomed: Anome
     done = anomed("submit", "demo", "--defense", archive, "--full", "--wait")
     assert done.returncode == 1
     told = done.stdout.splitlines()
-    start = told.index("failed: rehearsal_failed")
+    start = told.index("failed: rehearsal_failed (crashed)")
     assert told[start + 1 : start + 4] == ["The rehearsal ended with an error.", "exit 1", "Read the log."]
     assert told[-1] == "  | ModuleNotFoundError: No module named 'torch'"
 
