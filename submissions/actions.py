@@ -92,11 +92,18 @@ def withdraw(*, submission: Submission, by: Any) -> None:
     submission = Submission.objects.select_for_update().get(pk=submission.pk)
     if submission.state in OVER and submission.state != State.SCORED:
         raise Refused(_("This entry is over already."))
-    submission.move_to(State.WITHDRAWN)
-    flow.stop(submission)
-    flow.log(submission).info("submission_withdrawn", by=by.pk)
-    standings.refresh_all(submission.challenge)
-    submission.challenge.mark_changed()
+    _take_out(submission, State.WITHDRAWN, by)
+
+
+@transaction.atomic
+def disqualify(*, submission: Submission, by: Any) -> None:
+    """An organiser takes an entry off the boards for breaking the rules."""
+    submission = Submission.objects.select_for_update().get(pk=submission.pk)
+    if not submission.challenge.is_organiser(by):
+        raise Refused(_("Only organisers of the challenge can disqualify an entry."))
+    if submission.state in (State.FAILED, State.DISQUALIFIED):
+        raise Refused(_("This entry is over already."))
+    _take_out(submission, State.DISQUALIFIED, by)
 
 
 @transaction.atomic
@@ -122,6 +129,14 @@ def choose(*, submission: Submission, active: bool, by: Any) -> None:
         pairing.pair(submission)
     standings.refresh_all(challenge)
     challenge.mark_changed()
+
+
+def _take_out(submission: Submission, state: State, by: Any) -> None:
+    submission.move_to(state)
+    flow.stop(submission)
+    flow.log(submission).info("submission_taken_out", state=state, by=by.pk)
+    standings.refresh_all(submission.challenge)
+    submission.challenge.mark_changed()
 
 
 def _check_role(*, challenge: Challenge, by: Any, kind: str, role: str) -> None:

@@ -3,6 +3,7 @@
 import re
 
 from sandbox.models import Run
+from submissions.models import Submission
 
 MOST = 256 * 1024  # bytes that a page shows: the end, where errors are
 # Colours and cursor movements of terminals (ECMA-48), then all other control characters but tab and line break, and
@@ -29,3 +30,9 @@ def of_run(run: Run, *, most: int = MOST) -> str:
             return readable(file.read(most))
     except FileNotFoundError:
         return ""
+
+
+def rehearsal(submission: Submission) -> str:
+    """What the containers of an entry's rehearsal printed, step after step. Never anything of a private run."""
+    steps = submission.steps.filter(phase=None, duel=None, run__private=False).select_related("run")
+    return "\n".join(f"== {step.name} ==\n{of_run(step.run)}" for step in steps)

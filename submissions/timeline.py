@@ -17,7 +17,7 @@ from sandbox.reasons import Reason, hint, sentence
 from submissions.models import Duel, Release, Step, Submission
 from submissions.states import State
 
-TIME_STEP = 30  # seconds
+TIME_STEP = 30  # seconds; of runs on private data
 _STAGES = ("upload", "check", "rehearsal", "private", "duels", "score")
 
 
@@ -126,10 +126,10 @@ def count_duels(submission: Submission) -> Duels:
 
 
 def run_time(run: Run, *, exact: bool) -> str:
-    """How long a container ran; rounded up to half minutes unless `exact`. Empty while it has not ended."""
+    """How long a container ran; on private data rounded up to half minutes unless `exact`. Empty until it has ended."""
     if run.seconds is None:
         return ""
-    if exact:
+    if exact or not run.private:
         return _("%(seconds).1f s") % {"seconds": run.seconds}
     steps = max(1, math.ceil(run.seconds / TIME_STEP))
     return _("up to %(seconds)s s") % {"seconds": steps * TIME_STEP}

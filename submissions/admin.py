@@ -1,0 +1,101 @@
+"""What organisers see of the entries in their challenges: to look, to disqualify, never to edit."""
+
+from typing import Any, ClassVar
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+
+from submissions import actions
+from submissions.models import Duel, Release, Submission, Team
+
+
+class _ReadOnly(admin.ModelAdmin[Any]):
+    """Rows that only the game itself writes. Organisers see those of their own challenges."""
+
+    challenge_lookup: ClassVar[str]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows = super().get_queryset(request)
+        if request.user.is_superuser:
+            return rows
+        return rows.filter(**{f"{self.challenge_lookup}__organisers": request.user})
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return bool(request.user.is_active and request.user.is_staff)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.has_module_permission(request)
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(Team)
+class TeamAdmin(_ReadOnly):
+    challenge_lookup = "challenge"
+    list_display = ("name", "challenge", "created_at")
+    list_filter = ("challenge",)
+    list_select_related = ("challenge",)
+    search_fields = ("name",)
+    fields = ("name", "challenge", "created_at")
+
+
+@admin.register(Submission)
+class SubmissionAdmin(_ReadOnly):
+    challenge_lookup = "challenge"
+    list_display = ("name", "challenge", "kind", "role", "team", "state", "active", "failure_reason", "created_at")
+    list_filter = ("challenge", "kind", "state", "role")
+    list_select_related = ("challenge", "team")
+    search_fields = ("name", "team__name", "note")
+    date_hierarchy = "created_at"
+    actions = ("disqualify",)
+    fields = (
+        "id", "challenge", "team", "kind", "role", "name", "note", "image", "state", "active",
+        "failure_reason", "failure_cause", "created_at", "ready_at", "ended_at",
+    )  # fmt: skip
+
+    def has_disqualify_permission(self, request: HttpRequest) -> bool:
+        return self.has_module_permission(request)
+
+    @admin.action(description=_("Disqualify the selected entries"), permissions=["disqualify"])
+    def disqualify(self, request: HttpRequest, queryset: QuerySet[Submission]) -> None:
+        for submission in queryset:
+            try:
+                actions.disqualify(submission=submission, by=request.user)
+            except actions.Refused as refusal:
+                self.message_user(request, f"{submission}: {refusal}", messages.ERROR)
+
+
+@admin.register(Release)
+class ReleaseAdmin(_ReadOnly):
+    challenge_lookup = "submission__challenge"
+    list_display = ("submission", "phase", "seed", "utility", "sha256", "created_at")
+    list_select_related = ("submission", "phase__challenge")
+    fields = ("submission", "phase", "seed", "utility", "sha256", "created_at")
+
+
+@admin.register(Duel)
+class DuelAdmin(_ReadOnly):
+    challenge_lookup = "attack__challenge"
+    list_display = ("attack", "defense", "seed", "state", "reason", "mean_leak", "finished_at")
+    list_filter = ("attack__challenge", "state", "reason")
+    list_select_related = ("attack", "release__submission")
+    fields = (
+        "attack", "release", "state", "reason", "mean_leak", "leaks", "errors", "detail", "created_at", "finished_at",
+    )  # fmt: skip
+
+    @admin.display(description=_("defense"))
+    def defense(self, duel: Duel) -> str:
+        return str(duel.release.submission)
+
+    @admin.display(description=_("seed"))
+    def seed(self, duel: Duel) -> int:
+        return duel.release.seed
