@@ -143,6 +143,7 @@ def submit(
     message: Annotated[
         str, typer.Option("-m", "--message", help="A note for yourself, shown with the submission.")
     ] = "",
+    name: Annotated[str, typer.Option(help="Its name on the boards; else that of the image or archive.")] = "",
     wait: Wait = False,
     role: Annotated[
         str,
@@ -175,7 +176,7 @@ def submit(
     if not challenge or bool(defense) == bool(attack):
         raise Problem("Name the challenge and one of --defense IMAGE_OR_ARCHIVE, --attack IMAGE_OR_ARCHIVE.")
     kind = "defense" if defense else "attack"
-    entry = submitting.Entry(challenge, kind, defense or attack, message, role or None, full)
+    entry = submitting.Entry(challenge, kind, defense or attack, name, message, role, full)
     with connect() as api:
         _finish(api, submitting.submit(api, entry, voice, chunk=chunk << 20), voice, wait=wait)
 

@@ -24,8 +24,9 @@ class Entry:
     challenge: str
     kind: str
     source: str
+    name: str
     note: str
-    role: str | None
+    role: str
     full: bool
 
 
@@ -37,8 +38,8 @@ def submit(api: Api, entry: Entry, voice: Voice, *, chunk: int) -> str:
     with _archive(source, base_layers, voice, full=entry.full) as archive:
         size = _size(archive.file)
         body: Json = {"kind": entry.kind, "note": entry.note, "file_name": _file_name(entry.source), "size": size}
-        if entry.role:
-            body["role"] = entry.role
+        body |= {"name": entry.name} if entry.name else {}
+        body |= {"role": entry.role} if entry.role else {}
         sha256 = _sha256(archive.file)
         submission = api.call("POST", "challenges", entry.challenge, "submissions", json=body)
         note = config.Note(str(submission["id"]), api.server, source, entry.full, base_layers, size, sha256)
@@ -152,7 +153,12 @@ def _spared(archive: Archive) -> str:
 
 def _file_name(source: str) -> str:
     path = Path(source).expanduser()
-    return path.name if path.is_file() else source.replace("/", "_").replace(":", "_") + ".tar"
+    return path.name if path.is_file() else f"{_own_name(source)}.tar"
+
+
+def _own_name(image: str) -> str:
+    """What the boards call an entry that got no name: the last part of the image's name, its tag if it says something."""
+    return image.split("@")[0].rpartition("/")[2].removesuffix(":latest").replace(":", "-")
 
 
 def _size(file: IO[bytes]) -> int:

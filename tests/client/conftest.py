@@ -53,7 +53,7 @@ class Arena:
             "challenge": challenge,
             "kind": body["kind"],
             "role": body.get("role"),
-            "name": "",
+            "name": body.get("name") or body["file_name"],
             "note": body["note"],
             "state": "uploading",
             "active": False,

@@ -32,12 +32,14 @@ def received(arena: Arena) -> bytes:
 
 
 def test_submit_an_archive(signed_in: Arena, anomed: Anomed, archive: Path) -> None:
-    done = anomed("submit", "demo", "--defense", archive, "-m", "first try", "--full", "--chunk", 1, "--wait")
+    done = anomed(
+        "submit", "demo", "--defense", archive, "-m", "first try", "--name", "Ours", "--full", "--chunk", 1, "--wait"
+    )
     assert done.returncode == 0, done.stderr
     assert received(signed_in) == archive.read_bytes()
     assert [call[0] for call in signed_in.calls if call[1].startswith("uploads/")] == ["HEAD"] + ["PATCH"] * 4
     (submission,) = signed_in.submissions.values()
-    assert (submission["kind"], submission["note"], submission["role"]) == ("defense", "first try", None)
+    assert (submission["kind"], submission["name"], submission["note"]) == ("defense", "Ours", "first try")
     assert "scored: utility 0.750, privacy 0.500, score 0.600, rank 2" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
 
@@ -51,6 +53,8 @@ def test_submit_an_image_as_an_organiser(
     assert "of base layers are on the server already" in done.stdout
     (submission,) = signed_in.submissions.values()
     assert (submission["kind"], submission["role"]) == ("attack", "baseline")
+    assert submission["name"].startswith("anomed-client-test-")
+    assert submission["name"].endswith("-kit.tar")
     assert len(received(signed_in)) == submission["upload"]["size"] < 50_000
 
 
@@ -77,7 +81,9 @@ def test_a_line_that_stays_dead_tells_how_to_resume(
     from anomed.problems import Unreachable
 
     monkeypatch.setattr(uploads, "FIRST_PAUSE", 0.001)
-    submission = signed_in.enter({"kind": "defense", "note": "", "size": archive.stat().st_size}, "demo")
+    submission = signed_in.enter(
+        {"kind": "defense", "note": "", "file_name": "kit.tar", "size": archive.stat().st_size}, "demo"
+    )
     signed_in.cuts = [MIB] + [0] * 100
     seen: list[int] = []
     with Api(signed_in.url) as api, archive.open("rb") as file, pytest.raises(Unreachable, match=f"after {MIB} bytes"):
