@@ -8,7 +8,8 @@ from django.db import transaction
 from django.utils import timezone
 
 from sandbox import images, tasks
-from sandbox.conf import blob_root
+from sandbox.archives import Caps
+from sandbox.conf import blob_root, conf
 from sandbox.images import CheckedImage
 from sandbox.limits import Limits
 from sandbox.models import Host, Image, Run, Slot
@@ -78,7 +79,20 @@ def check_archive(*, archive: Path) -> CheckedImage:
     Its blobs are in the blob store afterwards. Raises `Rejected` with `image_invalid` and a plain sentence.
     """
     bases = Image.objects.bases().values_list("layers", flat=True)
-    return images.check_archive(archive, blob_root(), frozenset(layer for layers in bases for layer in layers))
+    return _check(archive, frozenset(layer for layers in bases for layer in layers))
+
+
+def _check(archive: Path, base_layers: frozenset[str]) -> CheckedImage:
+    bounds = conf()
+    caps = Caps(bounds.max_image_bytes, bounds.max_members, bounds.max_entries, bounds.max_layers)
+    return images.check_archive(
+        archive,
+        blob_root(),
+        base_layers,
+        caps=caps,
+        seconds=bounds.check_seconds,
+        memory_mb=bounds.check_memory_mb,
+    )
 
 
 @transaction.atomic
@@ -96,7 +110,7 @@ def register_base_image(*, archive: Path, name: str) -> Image:
 
     Raises `Rejected` as for any archive.
     """
-    image = store_image(checked=images.check_archive(archive, blob_root(), frozenset()), name=name)
+    image = store_image(checked=_check(archive, frozenset()), name=name)
     Image.objects.filter(pk=image.pk).update(is_base=True, name=name)
     image.refresh_from_db()
     return image

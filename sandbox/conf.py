@@ -16,7 +16,7 @@ class Conf:
     work_seconds: float = 30  # then a worker gives its process back to the cluster, which may want to stop
     retry_seconds: float = 5  # a platform fault is tried again after 1, 4, 16 times this
     max_faults: int = 3
-    max_attempts: int = 10  # a run whose workers die again and again must end too
+    max_attempts: int = 20  # a run whose workers die again and again must end too
     spare_seconds: float = 600  # an idle chamber is thrown away after this, so that the reaper may trust its age
     engine_timeout: float = 60  # any call that waits longer for the engine's next byte is a fault of the engine
     load_timeout: float = 900
@@ -42,6 +42,11 @@ def conf() -> Conf:
 def private_root() -> Path:
     """Where private files live. Nothing below is ever served."""
     return Path(settings.PRIVATE_ROOT)
+
+
+def scratch_root() -> Path:
+    """One folder per attempt under way; whatever has no such attempt is left over."""
+    return private_root() / "scratch"
 
 
 def blob_root() -> Path:

@@ -9,7 +9,7 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from sandbox.conf import private_root
+from sandbox.conf import private_root, scratch_root
 from sandbox.limits import Limits
 from sandbox.reasons import Reason
 
@@ -165,8 +165,8 @@ class Run(models.Model):
 
     @property
     def scratch(self) -> Path:
-        """Where the present attempt works. Becomes part of `folder` only if this attempt ends the run."""
-        return self.folder / f"attempt-{self.attempt}"
+        """Where the present attempt works. Its files move to `folder` only if this attempt ends the run."""
+        return scratch_root() / f"{self.id}.{self.attempt}"
 
     @property
     def output_folder(self) -> Path:

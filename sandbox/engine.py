@@ -1,0 +1,341 @@
+"""One Docker Engine, behind the few verbs that a run needs: prepare inputs, start, wait, collect, remove.
+
+Everything goes through the engine's API, so a remote engine serves as well as a local one. Every call has a time-out,
+and whatever goes wrong on the way is an `EngineFault`: a fault of the platform, never of the image.
+"""
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import docker
+import requests
+import urllib3
+from docker.errors import APIError, DockerException, NotFound
+
+from sandbox import holder, walls
+from sandbox.conf import conf
+from sandbox.reasons import Reason, Rejected, gettext_noop
+from sandbox.streams import tar_of
+
+INSTALLATION, RUN, ATTEMPT, WORKER, CHAMBER, BORN = (
+    f"anomed.{name}" for name in ("installation", "run", "attempt", "worker", "chamber", "born")
+)
+
+
+class EngineFault(Exception):
+    """The engine did not do what it was asked, through no fault of the image."""
+
+
+class Unreachable(EngineFault):
+    """The engine did not answer at all."""
+
+
+class NotThere(EngineFault):
+    """The engine has no such image, container or volume."""
+
+
+@dataclass(frozen=True)
+class Chamber:
+    """A holder and the two volumes that it keeps for one run."""
+
+    id: str
+    holder: str
+    inputs: str
+    outputs: str
+    output_mb: int
+    born: float
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a container ended: exit status, whether the kernel killed any of its processes for memory, seconds."""
+
+    exit_code: int
+    out_of_memory: bool
+    seconds: float
+
+
+@contextlib.contextmanager
+def _asking(what: str) -> Iterator[None]:
+    """Turns whatever may go wrong on the way to the engine into an EngineFault that says what was being done."""
+    try:
+        yield
+    except NotFound as error:
+        raise NotThere(f"{what}: {error.explanation}") from error
+    except APIError as error:
+        raise EngineFault(f"{what}: {error.explanation}") from error
+    except (requests.RequestException, urllib3.exceptions.HTTPError, DockerException, OSError) as error:
+        raise Unreachable(f"{what}: {type(error).__name__}") from error
+
+
+class Engine:
+    """The engine at `url`. May be shared by threads: each has a client of its own, as the SDK wants it."""
+
+    def __init__(self, url: str, installation: str) -> None:
+        self.url = url
+        self.installation = installation
+        self._local = threading.local()
+        self._version: str | None = None
+        self._holder_image: str | None = None
+
+    @property
+    def _client(self) -> Any:  # a docker.APIClient, many of whose methods have no types
+        client = getattr(self._local, "client", None)
+        if client is None:
+            client = self._connect(conf().engine_timeout)
+            self._local.client = client
+        return client
+
+    def _connect(self, timeout: float) -> Any:
+        client: Any = docker.APIClient(base_url=self.url, version=self._version or "auto", timeout=timeout)
+        self._version = client.api_version
+        return client
+
+    def _labels(self, **more: str) -> dict[str, str]:
+        return {INSTALLATION: self.installation, **more}
+
+    def info(self) -> dict[str, Any]:
+        """What the engine says of itself: version, kernel, cgroup version, security options, runtimes."""
+        with _asking("ask the engine for its version"):
+            answer = self._client.info()
+        names = ("ServerVersion", "KernelVersion", "CgroupVersion", "SecurityOptions", "Runtimes", "NCPU", "MemTotal")
+        return {name: answer.get(name) for name in names}
+
+    # -- chambers
+
+    def prepare(self, chamber_id: str, output_mb: int, worker: str) -> Chamber:
+        """Makes a chamber: two empty volumes, held."""
+        born = time.time()
+        prefix = f"anomed-{self.installation[:8]}-{chamber_id}"
+        labels = self._labels(**{CHAMBER: chamber_id, WORKER: worker, BORN: str(int(born))})
+        settings = conf()
+        with _asking("prepare a chamber"):
+            client = self._client
+            client.create_volume(f"{prefix}-in", driver="local", labels=labels)
+            options = walls.output_volume(output_mb, settings.inodes)
+            client.create_volume(f"{prefix}-out", driver="local", driver_opts=options, labels=labels)
+            config = walls.holder(
+                image=self._holder(),
+                program=holder.PROGRAM,
+                inputs=f"{prefix}-in",
+                outputs=f"{prefix}-out",
+                labels=labels,
+                conf=settings,
+            )
+            container = str(client.create_container_from_config(config, name=f"{prefix}-holder")["Id"])
+            client.start(container)
+        return Chamber(chamber_id, container, f"{prefix}-in", f"{prefix}-out", output_mb, born)
+
+    def _holder(self) -> str:
+        """The id of the holder's image, which is imported when the engine does not have it."""
+        if self._holder_image is None:
+            repository = f"anomed-{self.installation[:8]}/holder"
+            try:
+                found = self._client.inspect_image(f"{repository}:1")
+            except NotFound:
+                self._client.import_image_from_data(holder.image_tar(), repository=repository, tag="1")
+                found = self._client.inspect_image(f"{repository}:1")
+            self._holder_image = str(found["Id"])
+        return self._holder_image
+
+    def forget_holder(self) -> None:
+        """Looks the holder's image up again next time: somebody may have removed it."""
+        self._holder_image = None
+
+    def put(self, chamber: Chamber, folder: Path) -> None:
+        """Copies a folder's content to /input."""
+        with _asking("copy the inputs"):
+            self._client.put_archive(chamber.holder, walls.INPUT, tar_of(folder))
+
+    @contextlib.contextmanager
+    def outputs(self, chamber: Chamber) -> Iterator[Iterable[bytes]]:
+        """The content of /output as a tar stream, in pieces. To be read with suspicion."""
+        with _asking("read the outputs"):
+            stream, _stat = self._client.get_archive(chamber.holder, walls.OUTPUT + "/.")
+        try:
+            yield _guarded(stream, "read the outputs")
+        finally:
+            stream.close()  # or the engine goes on sending, and holds on to the container
+
+    # -- containers
+
+    def create(self, config: dict[str, Any], labels: dict[str, str]) -> str:
+        """Creates, without starting it, a container that carries these labels; returns its id."""
+        with _asking("create the container"):
+            name = f"anomed-{self.installation[:8]}-{labels[RUN]}-{labels[ATTEMPT]}"
+            config = {**config, "Labels": self._labels(**labels)}
+            return str(self._client.create_container_from_config(config, name=name)["Id"])
+
+    def start(self, container: str) -> None:
+        """Starts it. Raises `Rejected` (crashed) when the image's own program cannot be started."""
+        try:
+            with _asking("start the container"):
+                self._client.start(container)
+        except EngineFault as fault:
+            if _is_the_images_fault(fault):
+                raise Rejected(Reason.CRASHED, _CANNOT_START) from fault
+            raise
+
+    def wait(self, container: str, seconds: float) -> bool:
+        """Waits until it ends; False if it is still running after so many seconds. A cut line is picked up again."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            try:
+                self._client.wait(container, timeout=left)
+                return True
+            except (requests.ConnectionError, requests.Timeout):
+                if time.monotonic() < deadline and not self._running(container):
+                    return True
+            except (requests.RequestException, DockerException, OSError) as error:
+                raise EngineFault(f"wait for the container: {type(error).__name__}") from error
+        return False
+
+    def _running(self, container: str) -> bool:
+        with _asking("look at the container"):
+            return bool(self._client.inspect_container(container)["State"]["Running"])
+
+    def kill(self, container: str) -> None:
+        """Stops it at once. One that is not running is left alone."""
+        with _asking("stop the container"):
+            _ignoring_gone(self._client.kill, container)
+
+    def ending(self, container: str) -> Ending:
+        """How it ended. Raises EngineFault if it has not."""
+        with _asking("look at the container"):
+            state = self._client.inspect_container(container)["State"]
+        if state["Running"]:
+            raise EngineFault("the container does not stop")
+        seconds = (_instant(state["FinishedAt"]) - _instant(state["StartedAt"])).total_seconds()
+        return Ending(int(state["ExitCode"]), bool(state["OOMKilled"]), max(0.0, seconds))
+
+    def memory(self, container: str) -> int:
+        """Most bytes that it has used so far, as far as the kernel says; 0 if it has ended."""
+        with _asking("look at the container's memory"):
+            stats = self._client.stats(container, stream=False, one_shot=True).get("memory_stats", {})
+        return int(stats.get("max_usage") or stats.get("usage") or 0)
+
+    def log(self, container: str, target: Path, limit: int) -> None:
+        """Writes the last `limit` bytes of standard output and error to a file."""
+        kept = bytearray()
+        with _asking("read the log"):
+            for piece in self._client.logs(container, stdout=True, stderr=True, stream=True):
+                kept += piece
+                del kept[: max(0, len(kept) - limit)]
+        target.write_bytes(kept)
+
+    # -- images
+
+    def has_image(self, image_id: str) -> bool:
+        """Whether the engine could start it now."""
+        return self.layers(image_id) is not None
+
+    def layers(self, image_id: str) -> list[str] | None:
+        """The layers of an image that the engine holds; None if it does not."""
+        try:
+            with _asking("look for the image"):
+                return list(self._client.inspect_image(image_id)["RootFS"]["Layers"])
+        except NotThere:
+            return None
+
+    def load(self, stream: Iterable[bytes], image_id: str) -> None:
+        """Loads a docker-archive that we wrote ourselves, and gives the image a private name so that it is kept."""
+        with _asking("load the image"):
+            client = self._connect(conf().load_timeout)
+            try:
+                for message in client.load_image(stream) or ():
+                    if "error" in message:
+                        raise EngineFault(f"load the image: {message['error']}")
+                client.tag(image_id, f"anomed-{self.installation[:8]}/{image_id.removeprefix('sha256:')[:12]}", "run")
+            finally:
+                client.close()
+
+    def remove_image(self, image_id: str) -> None:
+        """Takes an image off the engine, by its private name first. One in use stays."""
+        with contextlib.suppress(EngineFault), _asking("remove the image"):
+            self._client.remove_image(f"anomed-{self.installation[:8]}/{image_id.removeprefix('sha256:')[:12]}:run")
+
+    # -- what is left
+
+    def containers(self, **labels: str) -> list[dict[str, Any]]:
+        """All containers of this installation that carry these labels, running or not: `Id`, `Labels`, `State`."""
+        wanted = [f"{name}={value}" for name, value in self._labels(**labels).items()]
+        with _asking("list the containers"):
+            return list(self._client.containers(all=True, filters={"label": wanted}))
+
+    def volumes(self, **labels: str) -> list[dict[str, Any]]:
+        """All volumes of this installation that carry these labels: `Name`, `Labels`."""
+        wanted = [f"{name}={value}" for name, value in self._labels(**labels).items()]
+        with _asking("list the volumes"):
+            return list(self._client.volumes(filters={"label": wanted})["Volumes"] or [])
+
+    def remove(self, containers: Iterable[str], volumes: Iterable[str]) -> None:
+        """Removes them, running or not. What is gone already, or just going, is no error."""
+        with _asking("remove leftovers"):
+            for container in containers:
+                _ignoring_gone(self._client.remove_container, container, force=True, v=True)
+            for volume in volumes:
+                _ignoring_gone(self._client.remove_volume, volume, force=True)
+
+    def remove_chamber(self, chamber: str) -> None:
+        """Removes a chamber and every container that was put into it."""
+        containers = [container["Id"] for container in self.containers(**{CHAMBER: chamber})]
+        self.remove(containers, [volume["Name"] for volume in self.volumes(**{CHAMBER: chamber})])
+
+    def remove_run(self, run: str) -> None:
+        """Removes what earlier attempts of a run have left."""
+        for container in self.containers(**{RUN: run}):
+            self.remove_chamber(container["Labels"][CHAMBER])
+
+
+def labels_of(run: str, attempt: int, worker: str, chamber: Chamber) -> dict[str, str]:
+    """What a run's container says about itself."""
+    return {RUN: run, ATTEMPT: str(attempt), WORKER: worker, CHAMBER: chamber.id}
+
+
+def engine_at(url: str, installation: str) -> Engine:
+    """The engine at that address, the same object each time, so that its connections are used again."""
+    return _engine(url, installation, os.getpid())  # a forked process must not share its parent's connections
+
+
+@lru_cache(maxsize=64)
+def _engine(url: str, installation: str, process: int) -> Engine:
+    return Engine(url, installation)
+
+
+def _guarded(stream: Iterable[bytes], what: str) -> Iterator[bytes]:
+    """The pieces of a stream. Only its own troubles become faults of the engine, not those of whoever reads it."""
+    with _asking(what):
+        yield from stream
+
+
+_CANNOT_START = gettext_noop(
+    "The image's program could not be started. Check its working directory, and that it has no files at /input, "
+    "/output and /tmp."
+)
+
+
+def _is_the_images_fault(fault: EngineFault) -> bool:
+    text = str(fault)
+    return "OCI runtime" in text and any(word in text for word in ("not a directory", "cwd", "working directory"))
+
+
+def _ignoring_gone(remove: Callable[..., Any], name: str, **options: Any) -> None:
+    try:
+        remove(name, **options)
+    except APIError as error:
+        if error.status_code not in (404, 409):  # 409: not running, or somebody else is removing it right now
+            raise
+
+
+def _instant(text: str) -> datetime:
+    """The engine's time stamps have nanoseconds, and Python reads at most microseconds."""
+    seconds, _dot, fraction = text.rstrip("Z").partition(".")
+    return datetime.fromisoformat(f"{seconds}.{fraction[:6]:0<6}+00:00")

@@ -1,0 +1,221 @@
+"""Who drives which run. Every write is a conditional UPDATE whose row count is the answer, so that a run ends exactly
+once, however many workers are killed on the way.
+"""
+
+import shutil
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import structlog
+from django.db import transaction
+from django.db.models import Count, F, IntegerField, OuterRef, QuerySet, Subquery
+from django.db.models.functions import Coalesce
+from django.utils import timezone
+
+from sandbox import purposes, tasks
+from sandbox.conf import conf
+from sandbox.models import Gpu, Host, Run, Slot
+from sandbox.reasons import Reason
+
+log = structlog.get_logger(__name__)
+
+CANDIDATES = 20  # looked at in one go: the first may want GPUs that are taken
+AVOID_SECONDS = 20  # the reaper makes it longer while the engine does not answer
+
+
+class _Taken(Exception):
+    """Another worker got there first."""
+
+
+def claim(worker: str) -> Run | None:
+    """The next run for this worker, under lease, with its slot and GPUs; None when there is nothing that it can do.
+
+    A run whose worker has vanished goes first: it keeps its host, slot and GPUs. Otherwise it is the run with the
+    highest priority, then the one whose owner has the fewest under way, then the oldest.
+    """
+    while True:
+        candidates = [*_abandoned(), *_due()]
+        if not candidates:
+            return None
+        lost_a_race = False
+        for run in candidates:
+            try:
+                with transaction.atomic():
+                    if _take(run, worker):
+                        return run
+            except _Taken:
+                lost_a_race = True
+        if not lost_a_race:
+            return None
+
+
+def _abandoned() -> list[Run]:
+    return list(
+        Run.objects.abandoned(timezone.now()).select_related("image", "host").order_by("lease_until")[:CANDIDATES]
+    )
+
+
+def _due() -> list[Run]:
+    if not _free_slots().exists():
+        return []
+    under_way = (
+        Run.objects.running()
+        .filter(owner=OuterRef("owner"))
+        .order_by()
+        .values("owner")
+        .annotate(count=Count("pk"))
+        .values("count")
+    )
+    due = Run.objects.due(timezone.now()).select_related("image", "host")
+    if not Gpu.objects.filter(run=None).exists():
+        due = due.filter(gpus=0)
+    share = Coalesce(Subquery(under_way, output_field=IntegerField()), 0)
+    return list(due.annotate(under_way=share).order_by("-priority", "under_way", "queued_at", "pk")[:CANDIDATES])
+
+
+def _free_slots() -> QuerySet[Slot]:
+    """Slots of hosts that take new runs now."""
+    usable = Slot.objects.filter(run=None, host__state=Host.State.ACTIVE)
+    return usable.exclude(host__avoid_until__gt=timezone.now())
+
+
+def _take(run: Run, worker: str) -> bool:
+    """Makes the run this worker's; False if no host has what it wants. Raises _Taken."""
+    now = timezone.now()
+    seen = Run.objects.filter(pk=run.pk, state=run.state, attempt=run.attempt)
+    host = run.host
+    if run.state == Run.State.QUEUED:
+        host = _place(run)
+        if host is None:
+            return False
+    else:
+        seen = seen.filter(lease_until__lt=now)
+    lease_until = now + timedelta(seconds=conf().lease_seconds)
+    taken = seen.update(
+        state=Run.State.RUNNING,
+        attempt=F("attempt") + 1,
+        worker=worker,
+        host=host,
+        lease_until=lease_until,
+        started_at=now,
+    )
+    if not taken:
+        raise _Taken
+    run.refresh_from_db(from_queryset=Run.objects.select_related("image", "host"))
+    return True
+
+
+def _place(run: Run) -> Host | None:
+    """Gives the run a slot and the GPUs that it wants, all on one host: the one with most slots free."""
+    limits = run.wants
+    hosts = Host.objects.filter(slots__in=_free_slots()).annotate(free=Count("slots")).order_by("-free", "pk")
+    for host in hosts:
+        gpus = list(
+            Gpu.objects.filter(host=host, run=None, memory_mb__gte=limits.gpu_memory_mb).order_by("memory_mb", "pk")[
+                : limits.gpus
+            ]
+        )
+        if len(gpus) < limits.gpus:
+            continue
+        slot = _free_slots().filter(host=host).first()
+        if slot is None or not Slot.objects.filter(pk=slot.pk, run=None).update(run=run):
+            raise _Taken
+        if Gpu.objects.filter(pk__in=[gpu.pk for gpu in gpus], run=None).update(run=run) != len(gpus):
+            raise _Taken
+        return host
+    return None
+
+
+def renew(run: Run) -> bool:
+    """Holds on to the run for another while; False if it is not this worker's any more, or was cancelled."""
+    lease_until = timezone.now() + timedelta(seconds=conf().lease_seconds)
+    return bool(Run.objects.held(run).update(lease_until=lease_until))
+
+
+@transaction.atomic
+def finish(run: Run, *, reason: Reason | None, detail: str = "", verdict: Any = None, **facts: Any) -> bool:
+    """Ends the run if this attempt still counts, and lets its purpose settle, all or nothing; False if it does not.
+
+    `facts` are further fields of the run.
+    """
+    state = Run.State.FAILED if reason else Run.State.SUCCEEDED
+    ended = Run.objects.held(run).update(
+        state=state, reason=reason or "", detail=detail, finished_at=timezone.now(), lease_until=None, **facts
+    )
+    if not ended:
+        return False
+    _free(run)
+    _keep_files(run)
+    run.refresh_from_db()
+    purposes.get(run.purpose).settle(run, verdict)
+    return True
+
+
+@transaction.atomic
+def give_up(run: Run, detail: str) -> bool:
+    """Ends a run whose purpose cannot even settle, so that it does not come back for ever."""
+    ended = Run.objects.held(run).update(
+        state=Run.State.FAILED,
+        reason=Reason.PLATFORM_FAULT,
+        detail=detail,
+        finished_at=timezone.now(),
+        lease_until=None,
+    )
+    if ended:
+        _free(run)
+    return bool(ended)
+
+
+@transaction.atomic
+def give_back(run: Run, *, detail: str, unreachable: bool) -> bool:
+    """Queues the run again after a fault of the platform; its host is left alone for a while if it was unreachable.
+
+    The first time it is due at once, later after a growing rest. An unreachable engine is no fault of this run.
+    """
+    faults = run.faults + (0 if unreachable else 1)
+    rest = conf().retry_seconds * (4 ** (faults - 1) - 1) if faults else 0
+    now = timezone.now()
+    back = Run.objects.held(run).update(
+        state=Run.State.QUEUED,
+        faults=faults,
+        detail=detail,
+        due_at=now + timedelta(seconds=rest),
+        lease_until=None,
+    )
+    if not back:
+        return False
+    _free(run)
+    if unreachable and run.host:
+        Host.objects.filter(pk=run.host.pk).update(avoid_until=now + timedelta(seconds=AVOID_SECONDS))
+    tasks.send_wakeup()
+    return True
+
+
+def release(run: Run) -> None:
+    """Frees what a run that was cancelled under way still holds. Only its own attempt may do that."""
+    if Run.objects.filter(pk=run.pk, attempt=run.attempt, state=Run.State.CANCELLED).exists():
+        with transaction.atomic():
+            _free(run)
+            tasks.send_wakeup()
+
+
+def _free(run: Run) -> None:
+    Slot.objects.filter(run=run).update(run=None)
+    Gpu.objects.filter(run=run).update(run=None)
+
+
+def _keep_files(run: Run) -> None:
+    """Moves what this attempt made to where the run's files stay."""
+    run.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for target in (run.output_folder, run.result_folder, run.log_path):
+        source = run.scratch / target.name
+        if target.is_dir():
+            shutil.rmtree(target)  # of an attempt that was killed after moving, before its transaction ended
+        if source.exists():
+            source.replace(target)
+
+
+def remove_scratch(folder: Path) -> None:
+    """Throws an attempt's working files away."""
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,123 @@
+"""The reaper's round, each minute: nothing that a dead worker left stays, and no due run is forgotten.
+
+It touches only what carries this installation's label.
+"""
+
+import shutil
+import time
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import structlog
+from django.db import transaction
+from django.utils import timezone
+
+from sandbox import tasks
+from sandbox.chambers import worker_is_gone
+from sandbox.conf import blob_root, conf, installation, scratch_root
+from sandbox.engine import ATTEMPT, BORN, CHAMBER, RUN, WORKER, Engine, EngineFault, engine_at
+from sandbox.models import Gpu, Host, Run, Slot
+
+log = structlog.get_logger(__name__)
+
+AVOID = timedelta(seconds=90)  # until after the next round
+INCOMING_SECONDS = 24 * 3600  # far longer than any check of an archive
+MARGIN_SECONDS = 3600  # a chamber may wait for a large image to be loaded before it has a run's container
+
+
+def sweep() -> None:
+    """One round over all hosts, the books and the working files."""
+    for host in Host.objects.all():
+        sweep_host(host)
+    free_forgotten()
+    sweep_files()
+    wake_workers()
+
+
+def sweep_host(host: Host) -> None:
+    """Notes whether the engine answers, and removes leftovers from it."""
+    engine = engine_at(host.url, installation())
+    try:
+        info = engine.info()
+        sweep_engine(engine)
+    except EngineFault as fault:
+        log.warning("host.fault", host=host.name, fault=str(fault))
+        Host.objects.filter(pk=host.pk).update(avoid_until=timezone.now() + AVOID)
+    else:
+        Host.objects.filter(pk=host.pk).update(heartbeat=timezone.now(), avoid_until=None, engine=info)
+
+
+def sweep_engine(engine: Engine, *, everything: bool = False) -> None:
+    """Removes containers and volumes whose run or worker is gone; on demand all of this installation."""
+    containers = engine.containers()
+    started = [container["Labels"] for container in containers if RUN in container["Labels"]]
+    kept_chambers = set() if everything else {labels.get(CHAMBER) for labels in started if _is_under_way(labels)}
+    removed = [found["Id"] for found in containers if not _is_kept(found["Labels"], kept_chambers, everything)]
+    volumes = [volume for volume in engine.volumes() if not _is_kept(volume["Labels"], kept_chambers, everything)]
+    engine.remove(removed, [volume["Name"] for volume in volumes])
+    if removed or volumes:
+        log.info("reaper.removed", containers=len(removed), volumes=len(volumes))
+
+
+def _is_under_way(labels: dict[str, str]) -> bool:
+    try:
+        run = Run.objects.running().filter(pk=UUID(labels[RUN]), attempt=int(labels[ATTEMPT]))
+    except (KeyError, ValueError):
+        return False
+    return run.exists()
+
+
+def _is_kept(labels: dict[str, str], kept_chambers: set[str | None], everything: bool) -> bool:
+    """Part of a run under way, or a worker's chamber that it is about to use."""
+    if everything:
+        return False
+    if labels.get(CHAMBER) in kept_chambers:
+        return True
+    if RUN in labels or worker_is_gone(labels.get(WORKER, "::")):
+        return False
+    born = labels.get(BORN, "")
+    age = time.time() - int(born) if born.isdigit() else float("inf")
+    return age < conf().spare_seconds + MARGIN_SECONDS
+
+
+def free_forgotten() -> None:
+    """Frees slots and GPUs of runs that have ended without their worker: cancelled while it was dead."""
+    now = timezone.now()
+    ended = Run.objects.filter(state__in=Run.ENDED, finished_at__lt=now - timedelta(seconds=conf().lease_seconds))
+    with transaction.atomic():
+        Slot.objects.filter(run__in=ended).update(run=None)
+        Gpu.objects.filter(run__in=ended).update(run=None)
+
+
+def sweep_files() -> None:
+    """Removes working files of attempts that are over, and of archive checks that were killed."""
+    for folder in scratch_root().glob("*.*"):
+        run, _dot, attempt = folder.name.partition(".")
+        if not _is_under_way({RUN: run, ATTEMPT: attempt}):
+            shutil.rmtree(folder, ignore_errors=True)
+    for folder in (blob_root().parent / "incoming").glob("*"):
+        if time.time() - folder.stat().st_mtime > INCOMING_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def wake_workers() -> int:
+    """Sends as many wake-ups as there are runs that could be taken now, up to the number of free slots."""
+    now = timezone.now()
+    due = Run.objects.due(now).count() + Run.objects.abandoned(now).count()
+    free = Slot.objects.filter(run=None, host__state=Host.State.ACTIVE).count() + Run.objects.abandoned(now).count()
+    wakeups = min(due, free)
+    for _ in range(wakeups):
+        tasks.send_wakeup()
+    return wakeups
+
+
+def remove_everything() -> dict[str, Any]:
+    """Removes every container and volume of this installation from all hosts, for shutting down; returns the faults."""
+    faults: dict[str, Any] = {}
+    for host in Host.objects.all():
+        try:
+            sweep_engine(engine_at(host.url, installation()), everything=True)
+        except EngineFault as fault:
+            faults[host.name] = str(fault)
+    return faults

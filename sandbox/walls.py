@@ -1,0 +1,125 @@
+"""The options that close a container. SANDBOX 1 says what each of them holds, and what happened without it."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sandbox.conf import Conf
+from sandbox.limits import Limits
+
+INPUT = "/input"
+OUTPUT = "/output"
+NOBODY = "65534:65534"  # with the group: otherwise the image's own /etc/group would add more
+MEGABYTE = 1 << 20
+OUTPUT_SLACK_MB = 4  # /output is this much larger than allowed, so that a full one can be told from one just filled
+
+
+@cache
+def seccomp_profile(path: str) -> str:
+    """The text of our own profile: the engine's default leaves io_uring and AF_VSOCK open."""
+    return Path(path).read_text()
+
+
+def container(
+    *,
+    image_id: str,
+    step: str,
+    limits: Limits,
+    gpus: list[str],
+    inputs: str,
+    outputs: str,
+    conf: Conf,
+) -> dict[str, Any]:
+    """The body of a create request for one step of a stranger's image.
+
+    `inputs` and `outputs` are names of volumes, `gpus` are UUIDs leased to this run.
+    """
+    return {
+        "Image": image_id,
+        "Hostname": "anomed",
+        "User": NOBODY,
+        "Env": _environment(step, gpus),
+        "Healthcheck": {"Test": ["NONE"]},
+        "HostConfig": {
+            **_closed(conf),
+            "PidsLimit": limits.pids,
+            "Memory": limits.memory_mb * MEGABYTE,
+            "MemorySwap": limits.memory_mb * MEGABYTE,
+            "NanoCpus": int(limits.cpus * 10**9),
+            "ShmSize": 16 * MEGABYTE,
+            "Init": True,
+            "Tmpfs": {"/tmp": f"rw,noexec,nosuid,nodev,size={conf.tmp_mb}m,nr_inodes=10000,mode=1777"},  # noqa: S108
+            "Ulimits": _ulimits(limits),
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "2"}},
+            "DeviceRequests": _devices(gpus),
+            "Mounts": [_mount(inputs, INPUT, read_only=True), _mount(outputs, OUTPUT)],
+        },
+    }
+
+
+def holder(
+    *, image: str, program: str, inputs: str, outputs: str, labels: dict[str, str], conf: Conf
+) -> dict[str, Any]:
+    """The body of a create request for the trusted holder of a run's volumes. It is as closed as a stranger's."""
+    return {
+        "Image": image,
+        "Cmd": [program],
+        "User": NOBODY,
+        "Labels": labels,
+        "HostConfig": {
+            **_closed(conf),
+            "PidsLimit": 16,
+            "Memory": 16 * MEGABYTE,
+            "MemorySwap": 16 * MEGABYTE,
+            "LogConfig": {"Type": "none", "Config": {}},
+            "Mounts": [_mount(inputs, INPUT), _mount(outputs, OUTPUT)],
+        },
+    }
+
+
+def output_volume(output_mb: int, inodes: int) -> dict[str, str]:
+    """Driver options of a tmpfs volume that can hold that many megabytes."""
+    size = output_mb + OUTPUT_SLACK_MB
+    options = f"size={size}m,nr_inodes={inodes},mode=1777,noexec,nosuid,nodev"
+    return {"type": "tmpfs", "device": "tmpfs", "o": options}
+
+
+def _closed(conf: Conf) -> dict[str, Any]:
+    return {
+        "NetworkMode": "none",
+        "ReadonlyRootfs": True,
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges:true", "seccomp=" + seccomp_profile(conf.seccomp)],
+        "IpcMode": "private",
+        "RestartPolicy": {"Name": "no"},
+    }
+
+
+def _environment(step: str, gpus: list[str]) -> list[str]:
+    env = [f"ANOMED_STEP={step}", f"ANOMED_INPUT={INPUT}", f"ANOMED_OUTPUT={OUTPUT}", "HOME=/tmp"]
+    return env if gpus else [*env, "NVIDIA_VISIBLE_DEVICES=void"]  # an image must not be able to ask for GPUs itself
+
+
+def _ulimits(limits: Limits) -> list[dict[str, Any]]:
+    file_size = max(1024, limits.output_mb) * MEGABYTE
+    return [
+        {"Name": name, "Soft": value, "Hard": value}
+        for name, value in (("nofile", 1024), ("core", 0), ("fsize", file_size))
+    ]
+
+
+def _devices(gpus: list[str]) -> list[dict[str, Any]]:
+    if not gpus:
+        return []
+    return [{"Driver": "nvidia", "DeviceIDs": gpus, "Capabilities": [["gpu", "compute", "utility"]]}]
+
+
+def _mount(volume: str, target: str, read_only: bool = False) -> dict[str, Any]:
+    # NoCopy: what the image itself has at that path must not appear in the volume
+    return {
+        "Type": "volume",
+        "Source": volume,
+        "Target": target,
+        "ReadOnly": read_only,
+        "VolumeOptions": {"NoCopy": True},
+    }
