@@ -157,7 +157,7 @@ def _file_name(source: str) -> str:
 
 
 def _own_name(image: str) -> str:
-    """What the boards call an entry without a name: the last part of the image's name, with a tag that says something."""
+    """What the boards call an entry without a name: the last part of the image's name, with its tag unless latest."""
     return image.split("@")[0].rpartition("/")[2].removesuffix(":latest").replace(":", "-")
 
 
