@@ -7,7 +7,7 @@ All problems are raised as TableError with a plain sentence that quotes names of
 from __future__ import annotations
 
 import csv
-import warnings
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -24,6 +25,8 @@ from challenges.schema import TableError
 
 _MEGABYTE: Final = 1 << 20
 _DELIMITERS: Final = ",;\t"
+# A line of a CSV file must fit into one block.
+_CSV_BLOCK: Final = 8 * _MEGABYTE
 # Bounds for the Parquet footer's own strings and lists: far above any honest table, far below a bomb.
 _THRIFT_STRINGS, _THRIFT_ITEMS = 16 * _MEGABYTE, 1_000_000
 _FOREIGN: Final = {
@@ -117,12 +120,15 @@ def _header(path: Path, caps: Caps) -> tuple[list[str], str]:
             delimiter = max(_DELIMITERS, key=line.count)
             file.seek(0)
             names = next(csv.reader(file, delimiter=delimiter, strict=True), [])
+            only_header = not file.read(1)
     except UnicodeDecodeError as error:
         raise TableError(_NOT_UTF8) from error
     except csv.Error as error:
         raise TableError("The first line of the file cannot be read as column names.") from error
     if "\0" in line:
         raise TableError("The file holds zero bytes: it is no text.")
+    if only_header:
+        raise TableError("The file has no rows.")
     return _check_names(names, caps), delimiter
 
 
@@ -140,46 +146,40 @@ def _check_names(names: Iterable[str], caps: Caps) -> list[str]:
     return stripped
 
 
-def _parse_csv(path: Path, names: list[str], delimiter: str, rows: int, types: dict[str, type]) -> pd.DataFrame:
+def _parse_csv(path: Path, names: list[str], delimiter: str, types: dict[str, pa.DataType]) -> pa.Table:
     """The body of a CSV file; every way in which its lines can be crooked becomes a sentence."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # pandas only warns before it drops surplus cells
-            return pd.read_csv(
-                path,
-                sep=delimiter,
-                names=names,
-                header=0,
-                index_col=False,
-                dtype=types,
-                keep_default_na=False,
-                na_values={name: [""] for name in names if types[name] is float},
-                nrows=rows + 1,
-                encoding="utf-8-sig",
-                engine="c",
-                low_memory=False,
-            )
-    except UnicodeDecodeError as error:
-        raise TableError(_NOT_UTF8) from error
-    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise TableError(
-            "Some lines have more cells than the first line has names, or a quotation mark is never closed."
-        ) from error
-    except pd.errors.EmptyDataError as error:
-        raise TableError("The file has no rows.") from error
-    except (ValueError, OverflowError) as error:
-        raise TableError("There are cells that are no numbers in a column of numbers.") from error
+        return pa_csv.read_csv(
+            path,
+            read_options=pa_csv.ReadOptions(
+                use_threads=False, column_names=names, skip_rows_after_names=1, block_size=_CSV_BLOCK
+            ),
+            parse_options=pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=pa_csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=False),
+        )
+    except pa.ArrowException as error:
+        raise TableError(_csv_sentence(str(error))) from error
+
+
+def _csv_sentence(error: str) -> str:
+    """The parser's complaint in plain words; what it quotes from the file is left out."""
+    if wrong := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", error):
+        line, expected, found = wrong.groups()
+        return f"Line {line} has {found} cells, but the first line names {expected} columns. Correct this line."
+    if "UTF8" in error:
+        return _NOT_UTF8
+    if wrong := re.search(r"In CSV column #\d+: Row #(\d+): CSV conversion error to double", error):
+        return f"Line {wrong.group(1)} holds something that is no number in a column of numbers."
+    return "The lines of the file cannot be told apart: perhaps a quotation mark is never closed."
 
 
 def _read_text(path: Path, caps: Caps) -> RawTable:
     names, delimiter = _header(path, caps)
-    frame = _parse_csv(path, names, delimiter, caps.rows, dict.fromkeys(names, str))
-    if len(frame) > caps.rows:
+    table = _parse_csv(path, names, delimiter, dict.fromkeys(names, pa.string()))
+    if table.num_rows > caps.rows:
         raise TableError(f"The file has more than {caps.rows:,} rows, the most that is read.")
-    if frame.isna().to_numpy().any():  # empty cells are "" here: only a short line leaves a hole
-        line = int(np.flatnonzero(frame.isna().to_numpy().any(axis=1))[0]) + 2
-        raise TableError(f"Line {line} has fewer cells than the first line has names.")
-    return RawTable({name: frame[name] for name in names}, len(frame), delimiter)
+    columns = {name: pd.Series(table.column(name).to_pandas(), dtype="str") for name in names}
+    return RawTable(columns, table.num_rows, delimiter)
 
 
 def _output_from_csv(
@@ -187,10 +187,10 @@ def _output_from_csv(
 ) -> tuple[pa.Array, NDArray[np.float64]]:
     names, delimiter = _header(path, caps)
     _check_columns(names, text, numbers)
-    types: dict[str, type] = {name: str if name == text else float for name in names}
-    frame = _parse_csv(path, names, delimiter, caps.rows, types)
-    words = pa.array(frame[text], type=pa.string(), from_pandas=True).dictionary_encode()
-    return words, frame[list(numbers)].to_numpy(dtype=np.float64)
+    types = {name: pa.string() if name == text else pa.float64() for name in names}
+    table = _parse_csv(path, names, delimiter, types)
+    words = table.column(text).combine_chunks().dictionary_encode()
+    return words, np.column_stack([table.column(name).to_numpy() for name in numbers])
 
 
 # Parquet --------------------------------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ def _checked(is_member: ArrayLike, scores: ArrayLike) -> tuple[Flags, NDArray[An
 
 def _curve(member: Flags, values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """True and false positives at every threshold, from "nobody" to "everybody"; ties share one threshold."""
-    order = np.argsort(values, kind="stable")[::-1]
+    order = np.argsort(values)[::-1]  # any order among ties will do: they share one threshold
     ranked = values[order]
     last = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
     true = np.cumsum(member[order])[last]
