@@ -17,7 +17,7 @@ from challenges import checks, locks
 from challenges.files import remove_later
 from challenges.findings import Finding
 from challenges.models import Challenge, CheckReport, Dataset, Phase
-from challenges.schema import Role, Schema
+from challenges.schema import Role
 from challenges.uploads import StagedSample, StagedTable
 
 log = structlog.get_logger(__name__)
@@ -149,10 +149,15 @@ def publish_obstacle(challenge: Challenge) -> str:
         return _("The check is running.")
     if report.state != CheckReport.State.PASSED:
         return _("The check has not passed. Mend what its report names, then run it again.")
-    if report.fingerprint != checks.fingerprint(challenge):
+    if not is_current(report):
         return _("Data or settings were changed after the check. Run it again.")
     late = [finding for finding in checks.look_at_calendar(challenge) if finding.level == "error"]
     return late[0].text if late else ""
+
+
+def is_current(report: CheckReport) -> bool:
+    """Whether a report is about the data and the settings that its challenge has now."""
+    return report.fingerprint == checks.fingerprint(report.challenge)
 
 
 def close_obstacle(challenge: Challenge) -> str:
@@ -220,11 +225,6 @@ def delete_challenge(*, challenge: Challenge) -> None:
     if _locked(challenge).status == Challenge.Status.PUBLISHED:
         raise Refused(_("The challenge is open. Close it first."))
     challenge.delete()
-
-
-def column_choices(schema: Schema) -> dict[str, Role]:
-    """The roles of a schema's columns that are neither target nor patient id, as `staged_table` takes them."""
-    return {column.name: column.role for column in schema.columns if column.role not in ("target", "patient")}
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final, Protocol
 
 from django.conf import settings
 from django.utils.translation import gettext as _
@@ -21,6 +21,12 @@ SUFFIXES: Final = (".csv", ".tsv", ".txt", ".parquet", ".pq")
 # A sample is dealt like a table; with fewer records its parts would be too small to rehearse on.
 LEAST_SAMPLE_ROWS: Final = 200
 _CHUNK: Final = 1 << 20
+
+
+class Readable(Protocol):
+    """Bytes to be read in pieces: an open file, an upload."""
+
+    def read(self, size: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class StagedSample:
 
 @contextmanager
 def staged_table(
-    file: BinaryIO,
+    file: Readable,
     file_name: str,
     *,
     target: str = "",
@@ -94,7 +100,7 @@ def generated_sample(table: Path, schema: Schema) -> Iterator[StagedSample]:
 
 
 @contextmanager
-def own_sample(file: BinaryIO, file_name: str, *, table: Path, schema: Schema) -> Iterator[StagedSample]:
+def own_sample(file: Readable, file_name: str, *, table: Path, schema: Schema) -> Iterator[StagedSample]:
     """The organiser's own sample; it must fit the schema and hold no record of the table. Raises TableError."""
     with _folder() as folder:
         source, suffix = _keep(file, file_name, folder)
@@ -128,7 +134,7 @@ def _folder() -> Iterator[Path]:
         yield Path(name)
 
 
-def _keep(file: BinaryIO, file_name: str, folder: Path) -> tuple[Path, str]:
+def _keep(file: Readable, file_name: str, folder: Path) -> tuple[Path, str]:
     """Writes the upload into the folder under a name of ours; returns its path and suffix."""
     suffix = Path(file_name).suffix.lower()
     if suffix not in SUFFIXES:

@@ -1,0 +1,166 @@
+"""What organisers fill in, in the admin."""
+
+from typing import Any
+
+from django import forms
+from django.contrib.auth import get_user_model
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from challenges import locks
+from challenges.models import Challenge, Phase
+from challenges.schema import Role, Schema
+from challenges.uploads import SUFFIXES
+
+ROLE_NAMES: dict[Role, Any] = {
+    "feature": gettext_lazy("feature"),
+    "quasi-identifier": gettext_lazy("quasi-identifier"),
+    "secret": gettext_lazy("secret"),
+    "target": gettext_lazy("target"),
+    "patient": gettext_lazy("patient id"),
+}
+# `multiclass` reads any target as classes, also one of two.
+TASK_CHOICES = [
+    ("", gettext_lazy("recognise it")),
+    ("multiclass", gettext_lazy("classes")),
+    ("regression", gettext_lazy("a number")),
+]
+
+
+class ChallengeForm(forms.ModelForm[Challenge]):
+    """A challenge, with its organisers by email address: a list of all people would show participants' addresses."""
+
+    organiser_emails = forms.CharField(
+        label=gettext_lazy("organisers"),
+        required=False,
+        widget=forms.Textarea(attrs={"rows": 3, "cols": 40}),
+        help_text=gettext_lazy(
+            "Email addresses, one per line. Organisers edit the challenge, see exact scores and logs of private runs, "
+            "and enter anchors. To reach these pages they must also be staff and in the group “Organisers”."
+        ),
+    )
+
+    class Meta:
+        model = Challenge
+        fields = "__all__"  # noqa: DJ007 -- the admin lists them
+        widgets = {
+            "summary": forms.Textarea(attrs={"rows": 2, "cols": 80}),
+            "summary_de": forms.Textarea(attrs={"rows": 2, "cols": 80}),
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.pk:
+            people = self.instance.organisers.order_by("email")
+            self.fields["organiser_emails"].initial = "\n".join(person.email for person in people)
+
+    def clean_organiser_emails(self) -> list[Any]:
+        emails = {line.strip().lower() for line in self.cleaned_data["organiser_emails"].splitlines() if line.strip()}
+        people = list(get_user_model()._default_manager.filter(email__in=emails))
+        unknown = emails - {person.email.lower() for person in people}
+        if unknown:
+            raise forms.ValidationError(
+                _("Nobody has signed up with the address %(email)s yet."), params={"email": min(unknown)}
+            )
+        if not people and self.instance.pk:
+            raise forms.ValidationError(_("A challenge needs at least one organiser."))
+        return people
+
+    def _post_clean(self) -> None:
+        super()._post_clean()  # type: ignore[misc]  # sets the instance, which the rule looks at
+        if self.instance.pk:
+            stored = Challenge.objects.get(pk=self.instance.pk)
+            if problem := locks.challenge_problem(stored, self.instance):
+                self.add_error(None, problem)
+
+
+class PhaseForm(forms.ModelForm[Phase]):
+    """A phase; its dates are read in the challenge's own time zone, which the admin activates."""
+
+    class Meta:
+        model = Phase
+        fields = ("kind", "opens_at", "closes_at", "seeds", "folds")
+
+    def _post_clean(self) -> None:
+        super()._post_clean()  # type: ignore[misc]  # sets the instance, which the rule looks at
+        phase = self.instance
+        if self.errors or not phase.challenge_id:
+            return
+        stored = Phase.objects.get(pk=phase.pk) if phase.pk else None
+        if problem := locks.phase_problem(phase.challenge, stored, phase):
+            self.add_error(None, problem)
+
+
+class DataForm(forms.Form):
+    """The private table: a file, and what it cannot say about itself."""
+
+    file = forms.FileField(
+        label=gettext_lazy("table"),
+        widget=forms.FileInput(attrs={"accept": ",".join(SUFFIXES)}),
+        help_text=gettext_lazy(
+            "CSV (UTF-8, the first line names the columns) or Parquet. One row per patient is best."
+        ),
+    )
+    target = forms.CharField(
+        label=gettext_lazy("target column"),
+        required=False,
+        help_text=gettext_lazy("What models learn to predict. It can also be chosen after the upload."),
+    )
+    patient = forms.CharField(
+        label=gettext_lazy("patient column"),
+        required=False,
+        help_text=gettext_lazy("If a patient may have several rows: the column that tells patients apart."),
+    )
+    task = forms.ChoiceField(label=gettext_lazy("the target is"), choices=TASK_CHOICES, required=False)
+
+
+class ColumnsForm(forms.Form):
+    """A role for each column of a table."""
+
+    task = forms.ChoiceField(label=gettext_lazy("the target is"), choices=TASK_CHOICES, required=False)
+
+    def __init__(self, schema: Schema, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.schema = schema
+        for number, column in enumerate(schema.columns):
+            self.fields[f"role-{number}"] = forms.ChoiceField(
+                label=_("Role of %(column)s") % {"column": column.name},
+                choices=list(ROLE_NAMES.items()),
+                initial=column.role,
+            )
+
+    def roles(self) -> dict[str, Role]:
+        """The chosen role of every column."""
+        return {column.name: self.cleaned_data[f"role-{number}"] for number, column in enumerate(self.schema.columns)}
+
+    def clean(self) -> dict[str, Any] | None:
+        cleaned = super().clean()
+        if not self.errors:
+            if len(self.named("target")) != 1:
+                raise forms.ValidationError(_("Exactly one column is the target: choose which."))
+            if len(self.named("patient")) > 1:
+                raise forms.ValidationError(_("Only one column can tell patients apart."))
+        return cleaned
+
+    def named(self, wanted: Role) -> list[str]:
+        """The columns that were given this role."""
+        return [name for name, role in self.roles().items() if role == wanted]
+
+    def must_read_again(self) -> bool:
+        """Whether the choice changes what the table holds (target, patients), not only what columns are called."""
+        task = self.cleaned_data["task"]
+        return bool(
+            self.named("target") != [self.schema.target]
+            or self.named("patient") != ([self.schema.patient_id] if self.schema.patient_id else [])
+            or (task and (task == "regression") != (self.schema.task == "regression"))
+        )
+
+
+class SampleForm(forms.Form):
+    """The organiser's own public sample."""
+
+    file = forms.FileField(
+        label=gettext_lazy("your own sample"),
+        widget=forms.FileInput(attrs={"accept": ",".join(SUFFIXES)}),
+        help_text=gettext_lazy("The same columns, made-up records: everybody can download it."),
+    )
