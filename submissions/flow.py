@@ -16,7 +16,7 @@ from sandbox.models import Image, Run
 from sandbox.reasons import Reason
 from submissions import pairing, scoring, standings, steps
 from submissions.models import Duel, Release, Standing, Step, Submission
-from submissions.states import OVER, State
+from submissions.states import OVER, READY, State
 
 
 def log(submission: Submission) -> Any:
@@ -98,7 +98,7 @@ def run_ended(step: Step, run: Run, verdict: dict[str, Any] | None) -> None:
 def complete(submission: Submission) -> None:
     """Calls the entry scored once nothing that is due for it is open any more."""
     submission.refresh_from_db()
-    if submission.state not in (State.QUEUED, State.RUNNING):
+    if submission.state not in READY:
         return
     if submission.is_defense:
         challenge = submission.challenge
@@ -112,8 +112,9 @@ def complete(submission: Submission) -> None:
     elif reason := _failed_everywhere(submission):
         fail(submission, reason)
         return
-    submission.move_to(State.SCORED)
-    log(submission).info("submission_scored")
+    if submission.state != State.SCORED:
+        submission.move_to(State.SCORED)
+        log(submission).info("submission_scored")
 
 
 def _rehearsal_ended(step: Step, run: Run) -> None:

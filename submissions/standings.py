@@ -17,6 +17,7 @@ from challenges.models import Challenge
 from submissions.models import Duel, Standing, Submission
 from submissions.states import READY
 
+_ROUNDING = 1e-9  # of floating-point numbers: a utility exactly at the threshold passes
 _DECIMALS = 2  # of everything that the public sees of a development phase (SCORING 4)
 
 
@@ -48,7 +49,8 @@ def refresh_defense(defense: Submission) -> None:
     duels = _Duels.against(defense, [release.seed for release in releases])
     worst = metrics.crossfit(duels.leaks, duels.errors)
     privacy = metrics.privacy(worst.value, challenge.reference_leak)
-    qualified = utility >= challenge.utility_threshold and duels.baseline_leak < challenge.reference_leak
+    useful = utility >= challenge.utility_threshold - _ROUNDING
+    qualified = useful and duels.baseline_leak < challenge.reference_leak
     known = bool(duels.attacks)  # before the first duel nothing can be said about privacy
     public_utility, public_leak = round(utility, _DECIMALS), round(worst.value, _DECIMALS)
     public_privacy = metrics.privacy(public_leak, challenge.reference_leak)

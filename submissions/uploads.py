@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from django.db import transaction
 from django.db.models import Q
+from django.http import UnreadablePostError
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -101,8 +102,8 @@ def _write(upload: Upload, offset: int, chunks: Iterable[bytes]) -> int:
                     raise UploadTooLong(_("More bytes came than the upload's announced size."))
                 file.write(chunk)
                 arrived += len(chunk)
-        except ConnectionError:
-            pass  # what came until now is kept, and the client resumes from there
+        except (ConnectionError, UnreadablePostError):
+            pass  # the connection broke: what came until now is kept, and the client resumes from there
     return arrived
 
 

@@ -1,0 +1,10 @@
+"""Loaded before everything else (see pyproject.toml): the tests keep all their state in a folder of their own."""
+
+import atexit
+import os
+import shutil
+import tempfile
+
+os.environ["ANOMED_VAR"] = tempfile.mkdtemp(prefix="anomed-tests-")
+os.environ.setdefault("ANOMED_LOG_LEVEL", "WARNING")
+atexit.register(shutil.rmtree, os.environ["ANOMED_VAR"], ignore_errors=True)

@@ -1,0 +1,201 @@
+"""From a ready entry to boards: which runs become due, and what each outcome does."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from challenges.models import Challenge
+from sandbox.models import Run
+from sandbox.reasons import Reason
+from submissions import actions, flow, scoring, standings
+from submissions.models import Duel, Release, Standing, Submission, Team
+from submissions.states import MOVES, OVER, MoveNotAllowed, State
+
+pytestmark = pytest.mark.django_db
+
+Ready = Callable[..., Submission]
+
+
+def leaks(a: float, b: float) -> dict[str, Any]:
+    """The verdict of a duel that leaks the same in both folds."""
+    return {
+        "values": [[a, b], [a, b]],
+        "errors": [[0.02, 0.03], [0.02, 0.03]],
+        "auc": (a + 1) / 2, "tpr": b, "alpha": 0.1, "advantage": a, "members": 100, "nonmembers": 100,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def release(tmp_path: Any) -> Callable[[Submission, float], Release]:
+    """Ends a defense's runs with a release of that raw utility."""
+
+    def make(defense: Submission, utility: float) -> Release:
+        fit = defense.steps.get(name="fit", phase__isnull=False)
+        flow.run_ended(fit, fit.run, {})
+        predict = defense.steps.get(name="predict", phase__isnull=False)
+        predict.run.result_folder.mkdir(parents=True)
+        (predict.run.result_folder / "answers.npy").write_bytes(b"canonical")
+        flow.run_ended(predict, predict.run, {"utility": utility, "sha256": "0" * 64})
+        return defense.releases.get()
+
+    return make
+
+
+def end_duel(duel: Duel, a: float = 0.0, b: float = 0.0, reason: str = "") -> None:
+    run = duel.step.run
+    run.reason = reason
+    flow.run_ended(duel.step, run, None if reason else leaks(a, b))
+    duel.refresh_from_db()
+
+
+def test_a_defense_is_run_released_and_met_by_every_attack_of_other_teams(ready: Ready, release: Any) -> None:
+    own_attack, foreign_attack = ready("ada", "attack"), ready("ben", "attack")
+    baseline = ready("", "attack", role="baseline")
+    defense = ready("ada", "defense")
+
+    release(defense, utility=0.8)
+
+    met = set(Duel.objects.filter(release__submission=defense).values_list("attack", flat=True))
+    assert met == {foreign_attack.pk, baseline.pk}
+    assert own_attack.pk not in met
+
+
+def test_a_new_attack_meets_the_releases_that_are_there(ready: Ready, release: Any) -> None:
+    kept = release(ready("ada", "defense"), utility=0.8)
+    attack = ready("ben", "attack")
+    assert [duel.release for duel in attack.duels.all()] == [kept]
+    assert Run.objects.filter(pk=attack.duels.get().step.run_id, private=True, step="attack").exists()
+
+
+def test_an_attack_with_nobody_to_attack_is_scored_at_once(ready: Ready) -> None:
+    assert ready("ben", "attack").state == State.SCORED
+
+
+def test_the_last_duel_scores_both_sides(ready: Ready, release: Any) -> None:
+    defense, attack = ready("ada", "defense"), ready("ben", "attack")
+    release(defense, utility=0.7)
+    end_duel(attack.duels.get(), 0.1, 0.06)
+
+    defense.refresh_from_db(), attack.refresh_from_db()
+    assert (defense.state, attack.state) == (State.SCORED, State.SCORED)
+    row = Standing.objects.get(submission=defense)
+    assert row.utility == pytest.approx(0.5)  # (0.7 - 0.5) / (0.9 - 0.5)
+    assert row.worst_leak == pytest.approx(0.1)
+    assert row.privacy == pytest.approx(0.5)  # 1 - 0.1 / 0.2
+    assert row.score == pytest.approx(50)
+    assert Standing.objects.get(submission=attack).score == pytest.approx(8)  # 100 * mean of A and B
+
+
+def test_only_qualified_defenses_count_for_attacks(ready: Ready, release: Any) -> None:
+    useless = ready("ada", "defense")
+    attack = ready("ben", "attack")
+    release(useless, utility=0.55)
+    end_duel(attack.duels.get(), 0.15, 0.15)
+
+    assert Standing.objects.get(submission=useless).score == 0
+    assert Standing.objects.get(submission=attack).score is None
+
+
+def test_a_defense_that_a_baseline_breaks_is_not_qualified(ready: Ready, release: Any) -> None:
+    defense, baseline = ready("ada", "defense"), ready("", "attack", role="baseline")
+    release(defense, utility=0.8)
+    end_duel(baseline.duels.get(), 0.3, 0.3)
+    row = Standing.objects.get(submission=defense)
+    assert not row.qualified
+    assert row.score == 0
+
+
+def test_a_failed_duel_is_nothing_taken_and_says_nothing_about_the_defense(ready: Ready, release: Any) -> None:
+    strong, weak = ready("ada", "defense"), ready("ben", "attack")
+    baseline = ready("", "attack", role="baseline")
+    release(strong, utility=0.8)
+    end_duel(baseline.duels.get(), 0.05, 0.05)
+    end_duel(weak.duels.get(), reason=Reason.CRASHED)
+
+    assert Standing.objects.get(submission=strong).worst_leak == pytest.approx(0.05)
+    weak.refresh_from_db()
+    assert (weak.state, weak.failure_reason) == (State.FAILED, Reason.CRASHED)  # it failed everywhere
+    assert weak.failure_detail == ""
+
+
+def test_a_defense_that_fails_on_private_data_tells_its_team_the_reason_only(ready: Ready) -> None:
+    defense = ready("ada", "defense")
+    fit = defense.steps.get(name="fit", phase__isnull=False)
+    fit.run.reason, fit.run.detail = Reason.OUTPUT_INVALID, "column canary-00001 was found"
+    flow.run_ended(fit, fit.run, None)
+    defense.refresh_from_db()
+    assert (defense.state, defense.failure_reason, defense.failure_detail) == ("failed", "output_invalid", "")
+
+
+def test_a_failed_rehearsal_shows_its_cause_and_detail(
+    clinic: Challenge, teams: dict[str, Team], ada: Any, image: Any
+) -> None:
+    submission = actions.enter(challenge=clinic, by=ada, kind="attack", file_name="a.tar", size=10)
+    flow.uploaded(submission)
+    flow.image_accepted(submission, image)
+    step = submission.steps.get()
+    step.run.reason, step.run.detail = Reason.OUTPUT_MISSING, "There is no file scores.parquet."
+    flow.run_ended(step, step.run, None)
+    submission.refresh_from_db()
+    assert (submission.failure_reason, submission.failure_cause) == ("rehearsal_failed", "output_missing")
+    assert submission.failure_detail == "There is no file scores.parquet."
+
+
+def test_the_newest_entries_are_active(ready: Ready) -> None:
+    entries = [ready("ada", "attack", name=f"attack-{number}") for number in range(3)]
+    active = set(Submission.objects.active().values_list("pk", flat=True))
+    assert active == {entries[1].pk, entries[2].pk}
+
+
+def test_choosing_an_older_entry_needs_a_free_place_and_queues_what_it_missed(
+    ready: Ready, release: Any, ben: Any
+) -> None:
+    entries = [ready("ben", "attack", name=f"attack-{number}") for number in range(3)]
+    release(ready("ada", "defense"), utility=0.8)
+    oldest = Submission.objects.get(pk=entries[0].pk)
+    with pytest.raises(actions.Refused, match="2 active entries"):
+        actions.choose(submission=oldest, active=True, by=ben)
+    actions.choose(submission=entries[2], active=False, by=ben)
+    actions.choose(submission=oldest, active=True, by=ben)
+    assert oldest.duels.count() == 1
+
+
+def test_withdrawing_cancels_open_runs_and_clears_the_board(
+    ready: Ready, release: Any, ada: Any, clinic: Challenge
+) -> None:
+    defense, attack = ready("ada", "defense"), ready("ben", "attack")
+    release(defense, utility=0.8)
+    run = attack.duels.get().step.run
+
+    actions.withdraw(submission=defense, by=ada)
+
+    run.refresh_from_db(), attack.refresh_from_db()
+    assert run.state == Run.State.CANCELLED
+    assert not Duel.objects.exists()
+    assert attack.state == State.SCORED
+    assert standings.board(challenge=clinic, kind="defense") == []
+    with pytest.raises(actions.Refused):
+        actions.withdraw(submission=defense, by=ada)
+
+
+def test_every_write_moves_the_version_that_browsers_watch(ready: Ready, release: Any, clinic: Challenge) -> None:
+    defense, attack = ready("ada", "defense"), ready("ben", "attack")
+    release(defense, utility=0.8)
+    before = Challenge.objects.get(pk=clinic.pk).version
+    end_duel(attack.duels.get(), 0.1, 0.1)
+    assert Challenge.objects.get(pk=clinic.pk).version > before
+
+
+def test_every_defense_is_dealt_its_own_members(ready: Ready) -> None:
+    first, second = ready("ada", "defense"), ready("ben", "defense")
+    deals = [scoring.board_of(one.steps.get(phase__isnull=False)).deal for one in (first, second)]
+    assert (deals[0].candidates == deals[1].candidates).all()
+    assert (deals[0].member != deals[1].member).any()
+
+
+def test_states_that_are_over_lead_back_to_nothing_live() -> None:
+    live = set(State) - set(OVER)
+    assert all(not (MOVES[state] & live) for state in OVER)
+    with pytest.raises(MoveNotAllowed):
+        Submission(state=State.FAILED).move_to(State.RUNNING)
