@@ -114,7 +114,7 @@ def _counting_defenses(challenge: Challenge) -> dict[UUID, float]:
     )
     best: dict[int, tuple[UUID, float]] = {}
     for defense, team, utility in rows:
-        best.setdefault(team, (defense, utility))
+        best.setdefault(team, (defense, utility or 0.0))
     return dict(best.values())
 
 

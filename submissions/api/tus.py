@@ -48,7 +48,7 @@ class UploadView(APIView):
         return response
 
     @extend_schema(responses={204: None})
-    def options(self, request: Request, *args: Any, **kwargs: Any) -> Response:
+    def options(self, request: Request, *args: Any, **kwargs: Any) -> Response:  # type: ignore[override]
         return Response(
             status=status.HTTP_204_NO_CONTENT, headers={"Tus-Version": VERSION, "Tus-Extension": "termination"}
         )

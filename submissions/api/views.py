@@ -70,28 +70,34 @@ class MeView(APIView):
 
     @extend_schema(responses=serializers.MeSerializer)
     def get(self, request: Request) -> Response:
-        memberships = Membership.objects.filter(user=request.user).select_related("team", "challenge")
+        user = cast(Any, request.user)  # signed in: permission_classes saw to it
+        memberships = Membership.objects.filter(user=user).select_related("team", "challenge")
         teams = [{"challenge": one.challenge.slug, "team": one.team.name} for one in memberships]
-        user = cast(Any, request.user)
         return Response({"email": user.email, "name": user.get_full_name(), "teams": teams})
 
 
-class ChallengeMixin:
-    """Finds the challenges that the caller may see; drafts are for their organisers."""
+def visible_challenges(request: Request) -> QuerySet[Challenge]:
+    """Challenges that the caller may see; drafts are for their organisers."""
+    return Challenge.objects.visible_to(request.user).select_related("dataset").prefetch_related("phases")
 
-    request: Request
-    kwargs: dict[str, Any]
+
+def visible_challenge(request: Request, slug: str) -> Challenge:
+    """The challenge of this name; NotFound for what the caller may not see."""
+    challenge = visible_challenges(request).filter(slug=slug).first()
+    if challenge is None:
+        raise NotFound(_("There is no such challenge."))
+    return challenge
+
+
+class ChallengeView(generics.GenericAPIView[Challenge]):
+    """What the views of challenges share."""
+
+    lookup_field = "slug"
 
     def get_queryset(self) -> QuerySet[Challenge]:
         if getattr(self, "swagger_fake_view", False):
             return Challenge.objects.none()
-        return Challenge.objects.visible_to(self.request.user).select_related("dataset").prefetch_related("phases")
-
-    def challenge(self) -> Challenge:
-        challenge = self.get_queryset().filter(slug=self.kwargs["slug"]).first()
-        if challenge is None:
-            raise NotFound(_("There is no such challenge."))
-        return challenge
+        return visible_challenges(self.request)
 
     def get_serializer_context(self) -> dict[str, Any]:
         user = self.request.user
@@ -99,20 +105,19 @@ class ChallengeMixin:
         return {"request": self.request, "joined": set(joined.values_list("challenge", flat=True))}
 
 
-class ChallengeListView(ChallengeMixin, generics.ListAPIView[Challenge]):
+class ChallengeListView(ChallengeView, generics.ListAPIView[Challenge]):
     """The challenges that the caller may see."""
 
     serializer_class = serializers.ChallengeSerializer
 
 
-class ChallengeDetailView(ChallengeMixin, generics.RetrieveAPIView[Challenge]):
+class ChallengeDetailView(ChallengeView, generics.RetrieveAPIView[Challenge]):
     """A challenge with its texts, limits and columns."""
 
     serializer_class = serializers.ChallengeDetailSerializer
-    lookup_field = "slug"
 
 
-class JoinView(ChallengeMixin, APIView):
+class JoinView(APIView):
     """Takes part in a challenge, as a team of one."""
 
     permission_classes = (IsAuthenticated,)
@@ -122,18 +127,20 @@ class JoinView(ChallengeMixin, APIView):
         data = serializers.JoinSerializer(data=request.data)
         data.is_valid(raise_exception=True)
         try:
-            team = actions.join(challenge=self.challenge(), user=request.user, team_name=data.validated_data["team"])
+            team = actions.join(
+                challenge=visible_challenge(request, slug), user=request.user, team_name=data.validated_data["team"]
+            )
         except actions.Refused as refusal:
             raise Conflict(str(refusal)) from refusal
         return Response({"team": team.name}, status=status.HTTP_201_CREATED)
 
 
-class BoardsView(ChallengeMixin, APIView):
+class BoardsView(APIView):
     """Both boards with the version that they belong to."""
 
     @extend_schema(responses=serializers.BoardsSerializer)
     def get(self, request: Request, slug: str) -> Response:
-        challenge = self.challenge()
+        challenge = visible_challenge(request, slug)
         boards = {
             "version": challenge.version,
             "defenses": standings.board(challenge=challenge, kind=Submission.Kind.DEFENSE),
@@ -142,12 +149,12 @@ class BoardsView(ChallengeMixin, APIView):
         return Response(serializers.BoardsSerializer(boards).data)
 
 
-class MatrixView(ChallengeMixin, APIView):
+class MatrixView(APIView):
     """Every attack against every defense."""
 
     @extend_schema(responses=serializers.MatrixSerializer)
     def get(self, request: Request, slug: str) -> Response:
-        challenge = self.challenge()
+        challenge = visible_challenge(request, slug)
         matrix = standings.matrix(challenge=challenge)
         cells = [
             {"attack": attack, "defense": defense, "leak": cell.leak, "state": cell.state}
@@ -157,12 +164,12 @@ class MatrixView(ChallengeMixin, APIView):
         return Response(serializers.MatrixSerializer(facts).data)
 
 
-class SampleView(ChallengeMixin, APIView):
+class SampleView(APIView):
     """The public sample as a Parquet file."""
 
     @extend_schema(responses={(200, "application/octet-stream"): OpenApiTypes.BINARY})
     def get(self, request: Request, slug: str) -> FileResponse:
-        challenge = self.challenge()
+        challenge = visible_challenge(request, slug)
         if not hasattr(challenge, "dataset"):
             raise NotFound(_("This challenge has no data yet."))
         return FileResponse(
@@ -180,43 +187,36 @@ class BaseImageView(APIView):
         return Response(serializers.BaseImageSerializer(Image.objects.bases(), many=True).data)
 
 
-class EntryListView(ChallengeMixin, generics.ListCreateAPIView[Submission]):
+class EntryListView(generics.ListCreateAPIView[Submission]):
     """The caller's entries in a challenge; a new one is announced here and then uploaded."""
 
     permission_classes = (IsAuthenticated,)
     serializer_class = serializers.SubmissionSerializer
 
-    def get_queryset(self) -> QuerySet[Submission]:  # type: ignore[override]
+    def get_queryset(self) -> QuerySet[Submission]:
         if getattr(self, "swagger_fake_view", False):
             return Submission.objects.none()
-        challenge = self.challenge()
+        challenge = visible_challenge(self.request, self.kwargs["slug"])
         own = Submission.objects.of_user(self.request.user)
         if challenge.is_organiser(self.request.user):
             own = own | Submission.objects.filter(team=None)
         return own.filter(challenge=challenge).with_context().distinct()
-
-    def challenge(self) -> Challenge:
-        challenge = Challenge.objects.visible_to(self.request.user).filter(slug=self.kwargs["slug"]).first()
-        if challenge is None:
-            raise NotFound(_("There is no such challenge."))
-        return challenge
 
     @extend_schema(request=serializers.EntrySerializer, responses={201: serializers.SubmissionSerializer})
     def post(self, request: Request, *args: Any, **kwargs: Any) -> Response:
         data = serializers.EntrySerializer(data=request.data)
         data.is_valid(raise_exception=True)
         try:
-            submission = actions.enter(challenge=self.challenge(), by=request.user, **data.validated_data)
+            challenge = visible_challenge(request, kwargs["slug"])
+            submission = actions.enter(challenge=challenge, by=request.user, **data.validated_data)
         except actions.Refused as refusal:
             raise Conflict(str(refusal)) from refusal
         return Response(self.get_serializer(submission).data, status=status.HTTP_201_CREATED)
 
 
-class EntryMixin:
+class OwnEntryView(APIView):
     """Finds an entry that the caller may read; to others it does not exist."""
 
-    request: Request
-    kwargs: dict[str, Any]
     permission_classes = (IsAuthenticated,)
 
     def submission(self, *, to_change: bool = False) -> Submission:
@@ -233,7 +233,7 @@ class EntryMixin:
         return Response(serializers.SubmissionSerializer(submission, context={"request": self.request}).data)
 
 
-class EntryView(EntryMixin, APIView):
+class EntryView(OwnEntryView):
     """One entry: its state, steps, duels, and its score or failure."""
 
     @extend_schema(responses=serializers.SubmissionSerializer)
@@ -241,7 +241,7 @@ class EntryView(EntryMixin, APIView):
         return self.answer(self.submission())
 
 
-class EntryLogView(EntryMixin, APIView):
+class EntryLogView(OwnEntryView):
     """What the containers of the rehearsal printed. There is no such thing for runs on private data."""
 
     @extend_schema(responses=serializers.LogSerializer)
@@ -249,7 +249,7 @@ class EntryLogView(EntryMixin, APIView):
         return Response({"log": logs.rehearsal(self.submission())})
 
 
-class WithdrawView(EntryMixin, APIView):
+class WithdrawView(OwnEntryView):
     """Takes an entry out for good."""
 
     @extend_schema(request=None, responses=serializers.SubmissionSerializer)
@@ -262,7 +262,7 @@ class WithdrawView(EntryMixin, APIView):
         return self.answer(submission)
 
 
-class ChooseView(EntryMixin, APIView):
+class ChooseView(OwnEntryView):
     """Puts an entry into the duels, or out of them."""
 
     @extend_schema(request=serializers.ChooseSerializer, responses=serializers.SubmissionSerializer)
