@@ -48,26 +48,24 @@ def tpr_at_fpr(is_member: ArrayLike, scores: ArrayLike, fpr: float) -> float:
 
     Tied scores move together; nothing is interpolated (SCORING 3).
     """
-    member, values = _checked(is_member, scores)
-    true, false = _curve(member, values)
-    allowed = math.floor(as_share(fpr, "The false-positive rate") * int(false[-1]) + 1e-9)
-    return float(true[np.searchsorted(false, allowed, side="right") - 1] / true[-1])
+    true, false = _curve(*_checked(is_member, scores))
+    return _hits(true, false, as_share(fpr, "The false-positive rate")) / int(true[-1])
 
 
 def tpr_standard_error(is_member: ArrayLike, scores: ArrayLike, fpr: float) -> float:
     """The standard error of `tpr_at_fpr`: of the rate itself, and of the threshold that the non-members set.
 
-    Variance T(1-T)/n1 + s^2 a(1-a)/n0 with a = `fpr` and the ROC curve's slope s at a, here its secant up to 2a
+    Variance T(1-T)/n1 + s^2 a(1-a)/n0 with a = `fpr` and the ROC curve's slope s, here the secant from a/2 to 3a/2
     (Pepe, The Statistical Evaluation of Medical Tests, 2003, section 5.2.3); T is smoothed by one hit and one miss.
     """
     member, values = _checked(is_member, scores)
-    n1 = int(member.sum())
-    n0 = len(member) - n1
+    true, false = _curve(member, values)
+    n1, n0 = int(true[-1]), int(false[-1])
     share = as_share(fpr, "The false-positive rate")
-    rate = tpr_at_fpr(member, values, share)
-    smooth = (rate * n1 + 1) / (n1 + 2)
-    wide = min(2 * share, 1.0)
-    slope = tpr_at_fpr(member, values, wide) / wide if wide > 0 else 0.0
+    low, middle, high = (_hits(true, false, rate) / n1 for rate in (share / 2, share, min(1.5 * share, 1.0)))
+    smooth = (middle * n1 + 1) / (n1 + 2)
+    width = min(1.5 * share, 1.0) - share / 2
+    slope = (high - low) / width if width > 0 else 0.0
     return math.sqrt(smooth * (1 - smooth) / n1 + slope**2 * share * (1 - share) / n0)
 
 
@@ -121,3 +119,9 @@ def _curve(member: Flags, values: NDArray[Any]) -> tuple[NDArray[np.int64], NDAr
     last = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)
     true = np.cumsum(member[order])[last]
     return np.concatenate([[0], true]), np.concatenate([[0], last + 1 - true])
+
+
+def _hits(true: NDArray[np.int64], false: NDArray[np.int64], fpr: float) -> int:
+    """The most true positives that a curve reaches with the false positives that the rate allows."""
+    allowed = math.floor(fpr * int(false[-1]) + 1e-9)
+    return int(true[np.searchsorted(false, allowed, side="right") - 1])

@@ -1,0 +1,275 @@
+"""The organisers' pages, walked by HTTP: what an organiser who knows only the admin does, and who may not."""
+
+import html
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Group
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
+from django.urls import reverse
+from django_q.models import OrmQ
+
+from anomed_site.models import User
+from challenges import actions, tasks
+from challenges.models import Challenge, CheckReport
+from challenges.permissions import ORGANISERS
+from tests.challenges.organisers import breast_cancer_csv, checked, small_draft
+from tests.conftest import person
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def plain_static_files(settings: Any) -> None:
+    """Pages name their style sheets by hash, which only `collectstatic` computes."""
+    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
+
+
+@pytest.fixture
+def organiser(olga: User) -> User:
+    """Staff and in the group, as a superuser ticks it; no superuser herself."""
+    olga.groups.add(Group.objects.get(name=ORGANISERS))
+    return olga
+
+
+@pytest.fixture
+def site(client: Client, organiser: User) -> Client:
+    client.force_login(organiser)
+    return client
+
+
+def page(name: str, challenge: Challenge | None = None) -> str:
+    return reverse(f"admin:challenges_challenge_{name}", args=[challenge.pk] if challenge else [])
+
+
+def text(response: Any) -> str:
+    """What a reader sees: the page without its tags."""
+    assert response.status_code == 200, response
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", response.content.decode())).split())
+
+
+def settings_form(**changes: Any) -> dict[str, Any]:
+    """What the browser sends for a new challenge, phases included."""
+    return {
+        "title": "Breast cancer",
+        "slug": "breast-cancer",
+        "summary": "Who was in the training data of a tumour model?",
+        "overview": "# Tumours",
+        "rules": "Be fair.",
+        "scenario": "model-membership",
+        "metric": "auroc",
+        "time_zone": "Europe/Berlin",
+        "seconds": 600,
+        "memory_mb": 4096,
+        "cpus": 1,
+        "gpus": 0,
+        "output_mb": 512,
+        "pids": 256,
+        "daily_quota": 3,
+        "total_quota": 40,
+        "failure_quota": 20,
+        "active_limit": 2,
+        "reference_leak": 0.2,
+        "utility_threshold": 0.5,
+        "revealed": 0.2,
+        "phases-TOTAL_FORMS": 0,
+        "phases-INITIAL_FORMS": 0,
+        **changes,
+    }
+
+
+def phase_form(phase: Any, **changes: Any) -> dict[str, Any]:
+    fields = {"id": phase.pk, "challenge": phase.challenge_id, "kind": phase.kind, "seeds": 1, "folds": 2, **changes}
+    return {
+        "phases-TOTAL_FORMS": 1,
+        "phases-INITIAL_FORMS": 1,
+        **{f"phases-0-{name}": value for name, value in fields.items()},
+    }
+
+
+def upload(site: Client, challenge: Challenge, content: bytes, name: str = "wdbc.csv", **fields: str) -> Any:
+    data = {"do": "upload", "file": SimpleUploadedFile(name, content), **fields}
+    return site.post(page("data", challenge), data, follow=True)
+
+
+def test_an_organiser_who_knows_only_the_admin_publishes_a_challenge(site: Client, organiser: User) -> None:
+    assert "Add challenge" in text(site.get(reverse("admin:index")) and site.get(page("changelist")))
+
+    created = site.post(page("add"), settings_form(), follow=True)
+    challenge = Challenge.objects.get(slug="breast-cancer")
+    assert created.redirect_chain[-1][0] == page("data", challenge)
+    assert list(challenge.organisers.all()) == [organiser]
+    assert [phase.kind for phase in challenge.phases.all()] == ["development"]
+
+    # The upload, first without saying what the target is
+    shown = text(upload(site, challenge, breast_cancer_csv()))
+    assert "569 records, 31 columns" in shown
+    assert "mean radius" in shown
+    assert "A sample is generated as soon as a target is chosen." in shown
+
+    roles = {f"role-{number}": "feature" for number in range(30)} | {"role-30": "target"}
+    shown = text(site.post(page("data", challenge), {"do": "columns", **roles}, follow=True))
+    assert "0, 1" in shown
+    assert "400 records, generated from independent marginals" in shown
+
+    # The check, in the background
+    assert "Run the check first." in text(site.get(page("change", challenge)))
+    running = site.post(page("check", challenge), follow=True)
+    assert "The check is running." in text(running)
+    assert '<meta http-equiv="refresh"' in running.content.decode()
+    assert OrmQ.objects.count() == 1
+    tasks.check(challenge.reports.get().pk)
+    report = site.get(page("check", challenge))
+    shown = text(report)
+    assert "Passed, with 1 warning." in shown
+    assert "Too few records for firm conclusions" in shown
+    assert "273 candidates" not in shown  # 272 candidates, of whom a fifth is told to every attack
+    assert "218 candidates × 1 seeds = 218" in shown
+    assert "standard error of about 0.078 (with 6,000 it would be 0.015)" in shown
+    assert "refresh" not in report.content.decode()
+
+    # Publishing, after a question
+    question = text(site.get(page("publish", challenge)))
+    assert "Publish “Breast cancer”?" in question
+    assert "Too few records for firm conclusions" in question
+    assert "The challenge is published." in text(site.post(page("publish", challenge), follow=True))
+    challenge.refresh_from_db()
+    assert challenge.status == Challenge.Status.PUBLISHED
+    assert challenge.current_phase is not None
+    assert challenge.reference_utility is not None
+    assert challenge.reference_utility > 0.95
+
+    history = text(site.get(page("history", challenge)))
+    assert "published" in history
+    assert "olga@hospital.test" in history
+
+    assert "The challenge is closed." in text(site.post(page("close", challenge), follow=True))
+    challenge.refresh_from_db()
+    assert challenge.status == Challenge.Status.CLOSED
+
+
+def test_what_scores_depend_on_cannot_be_changed_after_publishing(site: Client, published: Challenge) -> None:
+    phase = published.phases.get()
+    wanted = settings_form(title="Another title", slug="another", metric="log_loss", seconds=5, daily_quota=9)
+    site.post(
+        page("change", published), {**wanted, **phase_form(phase, seeds=7), "organiser_emails": "olga@hospital.test"}
+    )
+    published.refresh_from_db()
+    assert (published.title, published.daily_quota) == ("Another title", 9)
+    assert (published.slug, published.metric, published.seconds) == ("small", "auroc", 600)
+    assert published.phases.get().seeds == 1
+
+    refused = text(upload(site, published, breast_cancer_csv(), target="diagnosis"))
+    assert "its data cannot be changed any more" in refused
+
+
+def test_dates_are_read_and_shown_in_the_challenges_own_time_zone(site: Client, draft: Challenge) -> None:
+    phase = draft.phases.get()
+    dates = {"opens_at_0": "2030-07-01", "opens_at_1": "09:00", "closes_at_0": "2030-12-01", "closes_at_1": "18:00"}
+    form = settings_form(slug="small", time_zone="America/New_York", organiser_emails="olga@hospital.test")
+    answer = site.post(page("change", draft), {**form, **phase_form(phase, **dates)})
+    assert answer.status_code == 302
+    phase.refresh_from_db()
+    assert phase.opens_at == datetime(2030, 7, 1, 13, 0, tzinfo=UTC)
+    assert phase.closes_at == datetime(2030, 12, 1, 23, 0, tzinfo=UTC)
+    shown = site.get(page("change", draft)).content.decode()
+    assert 'value="09:00:00"' in shown
+    assert 'value="18:00:00"' in shown
+
+
+def test_a_table_that_cannot_be_read_is_refused_with_a_sentence(site: Client, draft: Challenge) -> None:
+    before = draft.dataset.sha256
+    for content, name, sentence in (
+        (b"a,b\n", "empty.csv", "The table has no rows."),
+        (b"\xff\xfe\x00", "utf16.csv", "coded as UTF-16"),
+        (b"age,sick\n" + b"1,yes\n" * 50, "one.csv", "one class only"),
+        (b"PK\x03\x04", "table.xlsx", "Only CSV and Parquet files can be read."),
+    ):
+        assert sentence in text(upload(site, draft, content, name, target="sick" if name == "one.csv" else ""))
+    draft.refresh_from_db()
+    assert draft.dataset.sha256 == before
+
+
+def test_a_sample_with_real_patients_is_refused(site: Client, draft: Challenge) -> None:
+    real = draft.dataset.source.read()
+    answer = site.post(page("data", draft), {"do": "sample", "file": SimpleUploadedFile("sample.csv", real)})
+    assert "records of this sample are records of the private table" in text(answer)
+    assert draft.dataset.sample_origin == "generated"
+
+
+def test_another_sample_can_be_generated(site: Client, draft: Challenge) -> None:
+    before = draft.dataset.sample.name
+    assert "The public sample was replaced." in text(site.post(page("data", draft), {"do": "generate"}, follow=True))
+    draft.refresh_from_db()
+    assert draft.dataset.sample.name != before
+
+
+def test_publishing_is_greyed_with_the_reason(site: Client, draft: Challenge) -> None:
+    shown = site.get(page("change", draft)).content.decode()
+    assert '<span class="arena-off" aria-disabled="true">Publish</span>' in shown
+    assert page("publish", draft) not in shown
+    assert "Run the check first." in text(site.post(page("publish", draft), follow=True))
+    draft.refresh_from_db()
+    assert draft.status == Challenge.Status.DRAFT
+
+
+@pytest.mark.parametrize("name", ["change", "data", "check", "publish", "close", "history", "delete"])
+def test_others_are_kept_out(name: str, client: Client, draft: Challenge, organiser: User, carl: User) -> None:
+    other = person("otto@clinic.test", is_staff=True)
+    other.groups.add(Group.objects.get(name=ORGANISERS))
+    for somebody in (other, carl, None):
+        client.logout()
+        if somebody is not None:
+            client.force_login(somebody)
+        for answer in (
+            client.get(page(name, draft)),
+            client.post(page(name, draft), {"do": "generate", "post": "yes"}),
+        ):
+            assert answer.status_code in {302, 403, 404}
+            assert draft.title not in answer.content.decode()
+    client.force_login(other)
+    assert draft.title not in text(client.get(page("changelist")))
+    draft.refresh_from_db()
+    assert draft.status == Challenge.Status.DRAFT
+    assert not CheckReport.objects.exists()
+
+
+def test_pages_have_no_inline_script_or_style(site: Client, draft: Challenge) -> None:
+    for name in ("add", "changelist"):
+        assert_strict(site.get(page(name)).content.decode())
+    for name in ("change", "data", "check", "publish", "close"):
+        assert_strict(site.get(page(name, draft)).content.decode())
+
+
+def assert_strict(source: str) -> None:
+    assert not re.search(r"<script(?![^>]*\bsrc=)(?![^>]*type=\"application/json\")[^>]*>", source)
+    assert not re.search(r"<style|\sstyle=|\son[a-z]+=", source)
+
+
+def test_organisers_are_named_by_address(site: Client, draft: Challenge, carl: User) -> None:
+    form = {**settings_form(slug="small"), **phase_form(draft.phases.get())}
+    refused = site.post(page("change", draft), {**form, "organiser_emails": "nobody@web.test"})
+    assert "Nobody has signed up with the address nobody@web.test yet." in text(refused)
+    site.post(page("change", draft), {**form, "organiser_emails": "olga@hospital.test\ncarl@web.test"})
+    assert draft.is_organiser(carl)
+
+
+def test_pages_speak_german(site: Client, draft: Challenge, settings: Any) -> None:
+    german = site.get(page("data", draft), headers={"accept-language": "de"})
+    assert german.headers["content-language"] == "de"
+    assert german.status_code == 200
+
+
+@pytest.fixture
+def draft(organiser: User) -> Challenge:
+    return small_draft(organiser)
+
+
+@pytest.fixture
+def published(draft: Challenge, organiser: User) -> Challenge:
+    checked(draft)
+    return actions.publish(challenge=draft, by=organiser)
