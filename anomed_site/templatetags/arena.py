@@ -1,0 +1,140 @@
+"""How numbers, states and texts are written on the pages."""
+
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from django import template
+from django.utils.formats import date_format, number_format
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.timezone import localtime
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from anomed_site import markdown as markdown_module
+from challenges.models import Challenge
+from submissions import logs
+from submissions.standings import Row
+
+register = template.Library()
+
+# Leaks from which the next darker cell of the matrix begins; 0.20 is the usual W_ref.
+LEAK_LEVELS = (0.01, 0.03, 0.05, 0.10, 0.15, 0.20, 0.30, 0.40, 0.60, 0.80)
+_DASH = "–"
+_TYPES = {
+    "integer": gettext_lazy("whole number"),
+    "number": gettext_lazy("number"),
+    "category": gettext_lazy("category"),
+}
+_ROLES = {
+    "feature": gettext_lazy("feature"),
+    "quasi-identifier": gettext_lazy("quasi-identifier"),
+    "secret": gettext_lazy("secret"),
+    "target": gettext_lazy("target"),
+}
+_TERMS = {
+    "U": (gettext_lazy("Utility"), gettext_lazy("How useful the release is, 0 to 1")),
+    "W": (gettext_lazy("Worst leak"), gettext_lazy("What the best attack learns, 0 to 1. Small is good")),
+    "P": (gettext_lazy("Privacy"), gettext_lazy("How little leaks, 0 to 1")),
+    "S": (gettext_lazy("Score"), gettext_lazy("0 to 100: utility and privacy at once")),
+    "L": (gettext_lazy("Mean leak"), gettext_lazy("What it learns from a defense on average, 0 to 1")),
+    "Q": (gettext_lazy("Score"), gettext_lazy("0 to 100: what it takes from useful defenses")),
+}
+
+
+@register.filter
+def markdown(text: str) -> SafeString:
+    """Organisers' Markdown as clean HTML."""
+    return markdown_module.render(text)
+
+
+@register.filter
+def text(challenge: Challenge, field: str) -> str:
+    """A text of the challenge in the reader's language."""
+    return challenge.text(field)
+
+
+@register.filter
+def number(value: float | None, decimals: int = 2) -> str:
+    """A number with fixed decimals in the reader's notation; a dash while there is none."""
+    if value is None:
+        return _DASH
+    return number_format(round(value, decimals) + 0.0, decimals)  # + 0.0: never "-0.00"
+
+
+@register.filter
+def level(leak: float | None) -> int:
+    """The shade of a leak, 0 to 10."""
+    return 0 if leak is None else sum(leak >= bound for bound in LEAK_LEVELS)
+
+
+@register.filter
+def part(done: float, total: float) -> int:
+    """Percent that `done` is of `total`."""
+    return round(100 * done / total) if total else 0
+
+
+@register.filter
+def moment(value: Any, challenge: Challenge | None = None) -> str:
+    """A date with time; of a challenge's calendar in its own time zone, with the zone's name."""
+    if value is None:
+        return _DASH
+    if challenge is None:
+        return date_format(localtime(value), "SHORT_DATETIME_FORMAT")
+    local = localtime(value, ZoneInfo(challenge.time_zone))
+    return f"{date_format(local, 'SHORT_DATETIME_FORMAT')} ({challenge.time_zone})"
+
+
+@register.filter
+def lookup(mapping: dict[Any, Any], key: Any) -> Any:
+    return mapping.get(key)
+
+
+@register.filter
+def plain(value: float | None) -> str:
+    """A bound of a column without needless decimals."""
+    return _DASH if value is None else f"{value:.12g}"
+
+
+@register.filter
+def type_name(name: str) -> str:
+    return str(_TYPES.get(name, name))
+
+
+@register.filter
+def role_name(name: str) -> str:
+    return str(_ROLES.get(name, name))
+
+
+@register.filter
+def printable(value: str) -> str:
+    """Text of unknown origin without control characters."""
+    return logs.readable(value.encode(errors="replace"))
+
+
+@register.simple_tag
+def term(letter: str) -> SafeString:
+    """A column's name with what it means on hover and focus; the page's legend says it at length."""
+    name, meaning = _TERMS[letter]
+    return format_html(
+        '<button type="button" class="term" data-bs-toggle="tooltip" data-bs-title="{}">{}</button>', meaning, name
+    )
+
+
+@register.filter
+def describe_picture(defenses: list[Row]) -> str:
+    """The picture of utility against privacy in words."""
+    dots = [row for row in defenses if row.utility is not None and row.privacy is not None]
+    if not dots:
+        return _("The first dot appears when a defense has met an attack.")
+    return " ".join(
+        _("%(name)s: utility %(u)s, privacy %(p)s.")
+        % {"name": row.name, "u": number(row.utility), "p": number(row.privacy)}
+        for row in dots
+    )
+
+
+@register.simple_tag
+def shades() -> list[str]:
+    """Where each shade of the matrix begins."""
+    return ["0", *(number(bound) for bound in LEAK_LEVELS)]
