@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from django.core.cache import cache
 from django.core.files import File
 from django.utils import timezone
 
@@ -45,6 +46,12 @@ def patients(rows: int = 700) -> pd.DataFrame:
 def quick_passwords(settings: Any) -> None:
     """Hashing a password well takes half a second on purpose; the cast is made anew for each test."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture(autouse=True)
+def fresh_limits() -> None:
+    """Forgets who tried to sign in how often, so that tests do not slow each other down."""
+    cache.clear()
 
 
 def person(email: str, **fields: Any) -> User:

@@ -4,7 +4,9 @@ import atexit
 import os
 import shutil
 import tempfile
+from pathlib import Path
 
 os.environ["ANOMED_VAR"] = tempfile.mkdtemp(prefix="anomed-tests-")
+(Path(os.environ["ANOMED_VAR"]) / "static").mkdir()  # as after collectstatic
 os.environ.setdefault("ANOMED_LOG_LEVEL", "WARNING")
 atexit.register(shutil.rmtree, os.environ["ANOMED_VAR"], ignore_errors=True)
