@@ -150,7 +150,7 @@ class ChallengeAdmin(OrganiserPages, SimpleHistoryAdmin):  # type: ignore[misc] 
     def response_add(self, request: HttpRequest, obj: Challenge, post_url_continue: str | None = None) -> HttpResponse:
         """A new challenge needs its data next."""
         response: HttpResponse = super().response_add(request, obj, post_url_continue)
-        if "_save" in request.POST:
+        if not {"_continue", "_addanother"} & set(request.POST):
             return HttpResponseRedirect(reverse("admin:challenges_challenge_data", args=[obj.pk]))
         return response
 

@@ -48,17 +48,24 @@ def phase_problem(challenge: Challenge, stored: Phase | None, edited: Phase | No
 
 
 def _dates_problem(stored: Phase, edited: Phase, now: datetime) -> str:
-    if edited.opens_at != stored.opens_at:
+    if _moved(stored.opens_at, edited.opens_at):
         if _past(stored.opens_at, now):
             return _("The phase has opened already: its beginning cannot be changed any more.")
         if edited.opens_at is None or _past(edited.opens_at, now):
             return _("Choose a date in the future for the beginning of the phase.")
-    if edited.closes_at != stored.closes_at:
+    if _moved(stored.closes_at, edited.closes_at):
         if _past(stored.closes_at, now):
             return _("The phase is over: its end cannot be changed any more.")
         if _past(edited.closes_at, now):
             return _("Choose a date in the future for the end of the phase; to end all at once, close the challenge.")
     return ""
+
+
+def _moved(stored: datetime | None, edited: datetime | None) -> bool:
+    """Whether two dates differ by what a form shows: it drops fractions of a second."""
+    if stored is None or edited is None:
+        return stored is not edited
+    return stored.replace(microsecond=0) != edited.replace(microsecond=0)
 
 
 def _past(date: datetime | None, now: datetime) -> bool:

@@ -4,12 +4,14 @@ import html
 import re
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.auth.models import Group
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 from django_q.models import OrmQ
 
 from anomed_site.models import User
@@ -155,13 +157,19 @@ def test_an_organiser_who_knows_only_the_admin_publishes_a_challenge(site: Clien
 def test_what_scores_depend_on_cannot_be_changed_after_publishing(site: Client, published: Challenge) -> None:
     phase = published.phases.get()
     wanted = settings_form(title="Another title", slug="another", metric="log_loss", seconds=5, daily_quota=9)
-    site.post(
-        page("change", published), {**wanted, **phase_form(phase, seeds=7), "organiser_emails": "olga@hospital.test"}
-    )
+    opened = timezone.localtime(phase.opens_at, ZoneInfo("Europe/Berlin"))  # a form shows no fractions of a second
+    dates = {"opens_at_0": f"{opened:%Y-%m-%d}", "opens_at_1": f"{opened:%H:%M:%S}"}
+    end = {"closes_at_0": "2040-01-01", "closes_at_1": "12:00"}
+    form = {**wanted, **phase_form(phase, seeds=7, **dates, **end), "organiser_emails": "olga@hospital.test"}
+    assert site.post(page("change", published), form).status_code == 302
     published.refresh_from_db()
     assert (published.title, published.daily_quota) == ("Another title", 9)
     assert (published.slug, published.metric, published.seconds) == ("small", "auroc", 600)
     assert published.phases.get().seeds == 1
+    assert published.phases.get().closes_at is not None
+
+    refused = site.post(page("change", published), {**form, "phases-0-opens_at_0": "2020-01-01"})
+    assert "its beginning cannot be changed any more" in text(refused)
 
     refused = text(upload(site, published, breast_cancer_csv(), target="diagnosis"))
     assert "its data cannot be changed any more" in refused
@@ -184,7 +192,7 @@ def test_dates_are_read_and_shown_in_the_challenges_own_time_zone(site: Client, 
 def test_a_table_that_cannot_be_read_is_refused_with_a_sentence(site: Client, draft: Challenge) -> None:
     before = draft.dataset.sha256
     for content, name, sentence in (
-        (b"a,b\n", "empty.csv", "The table has no rows."),
+        (b"a,b\n", "empty.csv", "The file has no rows."),
         (b"\xff\xfe\x00", "utf16.csv", "coded as UTF-16"),
         (b"age,sick\n" + b"1,yes\n" * 50, "one.csv", "one class only"),
         (b"PK\x03\x04", "table.xlsx", "Only CSV and Parquet files can be read."),
