@@ -82,7 +82,7 @@ def profile(
     """
     raw = read_raw(path, suffix)
     if raw.rows == 0:
-        raise TableError("The table has no rows.")
+        raise TableError("The file has no rows.")
     if task is not None and task not in TASKS:
         raise TableError(f"The task {task!r} is unknown. Use one of {', '.join(TASKS)}.")
     roles = _roles(raw, target, patient, roles or {})
