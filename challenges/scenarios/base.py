@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -173,10 +173,11 @@ def link_folder(source: Path, target: Path) -> tuple[int, int]:
     return number, size
 
 
-def require(paths: Sequence[Path | None]) -> None:
-    """Raises FileNotFoundError if the platform (not the container) left a step without what it builds upon."""
-    if any(path is None or not path.exists() for path in paths):
+def require(folder: Path | None) -> Path:
+    """The folder that an earlier step left. FileNotFoundError, if there is none, is the platform's fault."""
+    if folder is None or not folder.exists():
         raise FileNotFoundError("A step was prepared before the one it builds upon had left its result.")
+    return folder
 
 
 def _link_or_copy(source: str, target: Path) -> None:

@@ -140,10 +140,9 @@ class ModelMembership(Scenario):
         return {"model": _MODEL, "queries": "queries.parquet"}
 
     def _write_attack(self, board: Board, folder: Path) -> dict[str, str]:
-        require([board.release])
-        assert board.release is not None  # noqa: S101 (`require` has seen to it; this is for the type checker)
+        release = require(board.release)
         deal, schema = board.deal, board.game.schema
-        answers = _load(board.release / _ANSWERS)
+        answers = _load(release / _ANSWERS)
         files: dict[str, str] = {}
         for name, positions, member in (
             ("candidates", deal.scored, None),
@@ -161,7 +160,7 @@ class ModelMembership(Scenario):
             tables.write_arrow(_with_tokens(names, order, rows), folder / files[name])
             tables.write_arrow(_with_tokens(names, order, pa.table(columns)), folder / files[answered])
         if board.game.white_box:
-            link_folder(board.release / _MODEL, folder / _MODEL)
+            link_folder(release / _MODEL, folder / _MODEL)
             files["model"] = _MODEL
         return files
 
@@ -241,10 +240,7 @@ def _with_tokens(names: list[str], order: Positions, rows: pa.Table) -> pa.Table
 
 
 def _previous_model(board: Board) -> Path:
-    model = None if board.previous is None else board.previous / _MODEL
-    require([model])
-    assert model is not None  # noqa: S101 (as above)
-    return model
+    return require(None if board.previous is None else board.previous / _MODEL)
 
 
 def _load(path: Path) -> Floats:
