@@ -1,4 +1,7 @@
+from typing import Any
+
 from django.apps import AppConfig
+from django.db.models.signals import post_migrate
 from django.utils.translation import gettext_lazy as _
 
 
@@ -13,3 +16,20 @@ class SubmissionsConfig(AppConfig):
         from submissions.steps import PURPOSE
 
         purposes.register(PURPOSE, SubmissionStep())
+        post_migrate.connect(schedule_sweeps, sender=self)
+
+
+def schedule_sweeps(using: str, **kwargs: Any) -> None:
+    """Sees to it that lost checks and abandoned uploads are looked after each minute."""
+    from django_q.models import Schedule  # models cannot be imported before the apps are ready
+
+    Schedule.objects.using(using).update_or_create(
+        name="submissions.sweep",
+        defaults={
+            "func": "submissions.tasks.sweep",
+            "schedule_type": Schedule.MINUTES,
+            "minutes": 1,
+            "repeats": -1,
+            "cluster": "web",
+        },
+    )

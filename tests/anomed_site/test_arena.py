@@ -1,0 +1,270 @@
+"""The whole arena at work: real site, workers, containers and browser. Slow, and the reason to trust the rest."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urldefrag, urljoin
+
+import httpx
+import hypothesis
+import pytest
+import schemathesis
+from anomed import archives, images
+from playwright.sync_api import Page, sync_playwright
+from schemathesis.checks import not_a_server_error
+
+from tests.arena import LEASE_SECONDS, ORGANISER, PASSWORD, ROOT, Arena, build, wait_for, write_challenge
+from tests.conftest import patients
+
+pytestmark = pytest.mark.xdist_group("arena")
+
+# A value that a real table would not hold twice, in the middle of a column's range.
+CANARY_NUMBER = 103.9173
+BROWSERS = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
+
+# A defense that tries to tell its team what it read: in its log, its errors, its model and the names of its columns.
+NOSY = """
+import sys
+from anomed_task import INPUT, OUTPUT, run
+
+def fit(task):
+    train = task.table("train")
+    for stream in (sys.stdout, sys.stderr):
+        print(train.to_csv(), file=stream)
+    (OUTPUT / "model").mkdir()
+    (OUTPUT / "model" / "train.csv").write_text(train.to_csv())
+
+def predict(task):
+    stolen = (INPUT / "model" / "train.csv").read_text()
+    private = "103.9173" in stolen
+    print(stolen)
+    queries = task.table("queries")
+    answers = queries[["row"]].assign(no=0.5, yes=0.5)
+    if private:
+        answers = answers.assign(**{f"stolen 103.9173 {number}": 1.0 for number in range(3)})
+    answers.to_csv(OUTPUT / "predictions.csv", index=False)
+
+run(fit=fit, predict=predict)
+"""
+
+# An attack that takes a while, so that its worker can be killed in the middle.
+SLOW = """
+import time
+from anomed_task import run
+
+def attack(task):
+    time.sleep(3)
+    candidates = task.table("candidates")
+    task.save("scores", candidates[["row"]].assign(score=0.0))
+
+run(attack=attack)
+"""
+
+
+@pytest.fixture(scope="module")
+def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
+    """A published challenge `clinic`, whose private table holds canaries; the base image is registered."""
+    running = Arena(var=tmp_path_factory.mktemp("arena"))
+    running.start()
+    try:
+        table = patients(800)
+        table.loc[::3, "glucose"] = CANARY_NUMBER
+        folder = write_challenge(running.var / "clinic", table)
+        running.manage("challenge_import", str(folder), "--organiser", ORGANISER, "--publish")
+        archive = running.var / "base.tar"
+        subprocess.run(["docker", "save", "--output", str(archive), "anomed/base"], check=True)
+        running.manage("base_image_add", str(archive), "anomed/base")
+        archive.unlink()
+        yield running
+    finally:
+        running.stop()
+        if leftover := running.containers():
+            pytest.fail(f"Containers were left over: {leftover}")
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    browser_path = next(path for path in BROWSERS if Path(path).exists())
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+        browser = playwright.chromium.launch(executable_path=browser_path, args=flags)
+        yield browser.new_page(viewport={"width": 1280, "height": 900})
+        browser.close()
+
+
+def join(arena: Arena, email: str, team: str) -> None:
+    arena.sign_up(email).close()
+    arena.anomed(email, "join", "clinic", "--team", team, "--accept-rules")
+
+
+@pytest.mark.browser
+def test_a_newcomer_signs_up_joins_uploads_and_watches_the_board(arena: Arena, page: Page) -> None:
+    arena.anomed(ORGANISER, "submit", "clinic", "--attack", "anomed/random", "--as", "baseline", "--wait")
+    archive = thin_archive(arena, "anomed/logistic-regression")
+    problems: list[str] = []
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+
+    page.goto(f"{arena.url}/accounts/signup/")
+    page.fill("input[name=email]", "nora@uni.example.org")
+    page.fill("input[name=password1]", PASSWORD)
+    page.fill("input[name=password2]", PASSWORD)
+    page.click("main button[type=submit]")
+    page.goto(f"{arena.url}/challenges/clinic/join/")
+    page.fill("input[name=team]", "Team Nora")
+    page.check("input[type=checkbox]")
+    page.click("main form button")
+
+    watcher = page.context.new_page()
+    watcher.goto(f"{arena.url}/challenges/clinic/boards/")
+    assert "Team Nora" not in watcher.inner_text("main")
+
+    page.goto(f"{arena.url}/challenges/clinic/submit/")
+    page.check("input[name=kind][value=defense]")
+    page.set_input_files("input[type=file]", str(archive))
+    page.click("[data-upload-start]")
+    page.wait_for_url(re.compile(r"/submissions/[0-9a-f-]{36}/"), timeout=60_000)
+    page.wait_for_selector("[data-state=scored]", timeout=120_000)  # no reload: the timeline is live
+    watcher.wait_for_function("document.querySelector('main').innerText.includes('Team Nora')", timeout=30_000)
+    assert problems == []
+
+
+def thin_archive(arena: Arena, image: str) -> Path:
+    """The archive of an image without the base's layers, made by the client as it does before an upload."""
+    bases = httpx.get(f"{arena.url}/api/v1/base-images", timeout=30).json()
+    layers = frozenset(layer for base in bases for layer in base["layers"])
+    with images.saved(images.find(image)) as stream:
+        made = archives.thin_stream(stream, layers)
+    path = arena.var / f"{image.replace('/', '-')}.tar"
+    with made.file, path.open("wb") as target:
+        made.file.seek(0)
+        shutil.copyfileobj(made.file, target)
+    return path
+
+
+def test_a_defense_that_talks_is_heard_by_nobody(arena: Arena) -> None:
+    join(arena, "eve@uni.example.org", "Team Eve")
+    build(arena.var / "nosy", "anomed-test/nosy", NOSY)
+    arena.anomed("eve@uni.example.org", "submit", "clinic", "--defense", "anomed-test/nosy", "--wait", status=1)
+
+    entry = arena.api("eve@uni.example.org", "challenges/clinic/submissions")["results"][0]
+    assert (entry["state"], entry["failure"]["reason"]) == ("failed", "output_invalid")
+    raw_logs = b"".join(path.read_bytes() for path in (arena.var / "private" / "runs").glob("*/log.txt"))
+    assert str(CANARY_NUMBER).encode() in raw_logs, "the container never saw a canary: this test would prove nothing"
+
+    seen = dict(_everything_reachable(arena, "eve@uni.example.org"))
+    assert f"/submissions/{entry['id']}/" in " ".join(seen), "the crawl has missed the entry's own page"
+    for path, text in seen.items():
+        assert "canary-" not in text, path
+        assert str(CANARY_NUMBER) not in text, path
+    for path in (arena.var / "logs").iterdir():
+        assert str(CANARY_NUMBER) not in path.read_text(), path
+
+
+def _everything_reachable(arena: Arena, email: str) -> Iterator[tuple[str, str]]:
+    """Every page and API answer that a signed-in participant comes to by following links, and what they can guess."""
+    session = httpx.Client(base_url=arena.url, timeout=60, headers={"Origin": arena.url})
+    session.get("/accounts/login/")
+    form = {"login": email, "password": PASSWORD, "csrfmiddlewaretoken": session.cookies["csrftoken"]}
+    assert session.post("/accounts/login/", data=form).status_code == 302
+    ids = [row[0] for row in arena.query("select id from submissions_submission")]
+    runs = [row[0] for row in arena.query("select id from sandbox_run")]
+    api = ["me", "challenges", "challenges/clinic", "base-images", "schema"]
+    api += [f"challenges/clinic/{name}" for name in ("boards", "matrix", "submissions", "sample")]
+    api += [f"submissions/{one}{tail}" for one in ids for tail in ("", "/log")]
+    todo = {"/", *(f"/api/v1/{path}" for path in api), *(f"/submissions/{one}/log/" for one in ids)}
+    todo |= {f"/submissions/{one}/log/?run={run}" for one in ids for run in runs}
+    todo |= {f"/private/runs/{run}/log.txt" for run in runs} | {
+        f"/static/../private/runs/{run}/log.txt" for run in runs
+    }
+    done: set[str] = set()
+    while todo:
+        path = todo.pop()
+        done.add(path)
+        if path.startswith(("/accounts/logout", "/live/", "/static/vendor/")):
+            continue
+        answer = session.get(path)
+        yield path, answer.text
+        if "html" in answer.headers.get("content-type", ""):
+            links = (urldefrag(urljoin(path, link))[0] for link in re.findall(r'(?:href|src)="([^"]+)"', answer.text))
+            todo |= {link for link in links if link.startswith("/") and link not in done}
+
+
+def test_killing_workers_loses_nothing(arena: Arena) -> None:
+    join(arena, "ken@uni.example.org", "Team Ken")
+    join(arena, "kim@uni.example.org", "Team Kim")
+    build(arena.var / "slow", "anomed-test/slow", SLOW)
+    arena.anomed("ken@uni.example.org", "submit", "clinic", "--defense", "anomed/majority", "--wait")
+    for _ in range(2):
+        arena.anomed("kim@uni.example.org", "submit", "clinic", "--attack", "anomed-test/slow")
+    killed = 0
+    under_way = (
+        "select r.worker from sandbox_run r where r.state = 'running' and r.private and r.started_at is not null"
+    )
+    while killed < 2:
+        wait_for(lambda: arena.query(under_way), seconds=90, what="an attack runs on private data")
+        for pid in _busy_workers(arena):
+            os.kill(pid, signal.SIGKILL)
+            killed += 1
+        wait_for(lambda: not _busy_workers(arena), seconds=10, what="the killed workers are gone")
+
+    mine = "select id from submissions_submission where name = 'slow'"
+    done = f"select count(*) from submissions_duel where state = 'done' and attack_id in ({mine})"
+    pending = "select count(*) from submissions_duel where state = 'pending'"
+    alive = "select count(*) from submissions_submission where state not in ('scored', 'failed')"
+    wait_for(
+        lambda: arena.query(pending)[0][0] == 0 and arena.query(alive)[0][0] == 0,
+        seconds=60 + 10 * LEASE_SECONDS,
+        what="every duel is over",
+    )
+    defenses = arena.query("select count(*) from submissions_release")[0][0]
+    assert arena.query(done)[0][0] == 2 * defenses
+    assert arena.query(
+        "select max(n) from (select count(*) n from submissions_duel group by attack_id, release_id)"
+    ) == [(1,)]
+    assert arena.query("select count(*) from sandbox_run where attempt > 1")[0][0] >= 1
+    busy = "select count(*) from sandbox_slot where run_id is not null"
+    assert arena.query(busy)[0][0] == 0
+
+
+def _busy_workers(arena: Arena) -> list[int]:
+    """Worker processes that hold a run now, by the process id in the run's worker name."""
+    rows = arena.query("select worker from sandbox_run where state = 'running' and private")
+    named = {int(number) for (worker,) in rows for number in re.findall(r"\d+", worker)}
+    return [pid for pid in arena.workers() if pid in named]
+
+
+@pytest.fixture(scope="module")
+def api_schema(arena: Arena) -> Any:
+    """The API's own description of itself, with the headers of a participant who has joined."""
+    join(arena, "fuzz@uni.example.org", "Team Fuzz")
+    return schemathesis.openapi.from_url(f"{arena.url}/api/v1/schema?format=json")
+
+
+@pytest.fixture(scope="module")
+def fuzz_token(arena: Arena) -> str:
+    return arena.token("fuzz@uni.example.org")
+
+
+described = schemathesis.pytest.from_fixture("api_schema")
+
+
+@described.parametrize()
+@hypothesis.settings(max_examples=25, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
+def test_whatever_is_sent_the_api_does_not_break(case: Any, fuzz_token: str) -> None:
+    if case.operation.method == "delete" and case.path.endswith("/token"):
+        return  # it would give the token of the other examples back
+    case.headers = {**(case.headers or {}), "Authorization": f"Token {fuzz_token}"}
+    case.call_and_validate(checks=[not_a_server_error])
+
+
+def test_the_deploy_check_is_clean(arena: Arena) -> None:
+    settings = {"ANOMED_SITE_URL": "https://arena.example.org", "EMAIL_URL": "smtp://localhost:25"}
+    command = [sys.executable, "manage.py", "check", "--deploy", "--fail-level", "WARNING"]
+    done = subprocess.run(command, cwd=ROOT, env={**arena.environment, **settings}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
