@@ -184,12 +184,16 @@ def kits() -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Build the shared base images and the starter kits.")
-    parser.add_argument("kits", nargs="*", choices=[[], *kits(), "base", "base-torch"], help="default: all kits")
+    parser.add_argument(
+        "kits", nargs="*", metavar="kit", help=f"{', '.join(kits())}, base, base-torch; default: all kits"
+    )
     parser.add_argument(
         "--python-image", default=os.environ.get("BASE_IMAGE", ""), help="image with a bare Python 3.11"
     )
     parser.add_argument("--pip-options", default=os.environ.get("PIP_OPTIONS", ""), help="as an index with CPU wheels")
     chosen = parser.parse_args()
+    if unknown := set(chosen.kits) - {*kits(), "base", "base-torch"}:
+        parser.error(f"there is no kit named {', '.join(sorted(unknown))}")
     try:
         builder = Builder(chosen.python_image, chosen.pip_options)
         for name in chosen.kits or kits():

@@ -1,10 +1,10 @@
 """What the platform hands to a step and what it takes back: the container contract `anomed/1`, in Python.
 
-    task = Task.load()
-    train = task.table("train")
-    model.fit(task.features(train), task.targets(train))
-    ...
-    task.save("predictions", task.answers(queries, task.predict(model, task.features(queries))))
+    def fit(task):
+        train = task.table("train")
+        model.fit(task.features(train), task.targets(train))
+
+    run(fit=fit, predict=predict)
 
 Every starter kit uses this module, and the image anomed/base has it installed. It knows nothing but task.json: no data
 set, no column name. Copy it into an image of your own, or do without: the contract is JSON and Parquet, no more.
@@ -12,6 +12,7 @@ set, no column name. Copy it into an image of your own, or do without: the contr
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,9 @@ import pandas as pd
 
 INPUT = Path(os.environ.get("ANOMED_INPUT", "/input"))
 OUTPUT = Path(os.environ.get("ANOMED_OUTPUT", "/output"))
+
+# The platform rounds answers to 4 decimals: a probability of 0 may stand for anything up to this.
+SMALLEST = 5e-5
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Task:
     def labels(self) -> list[str]:
         """The class labels; empty when the target is a number (regression)."""
         target = next(column for column in self.description["columns"] if column["name"] == self.target)
-        return list(self.description.get("labels") or target.get("categories") or [])
+        return list(target.get("categories", []))
 
     @cached_property
     def inputs(self) -> list[dict[str, Any]]:
@@ -97,5 +101,23 @@ class Task:
         answers = self.table(name).set_index("row").loc[table["row"]]
         return answers[self.labels].to_numpy(float) if self.labels else answers["prediction"].to_numpy(float)
 
+    def confidence(self, table: pd.DataFrame, predicted: np.ndarray) -> np.ndarray:
+        """How sure and right a model is about each record: the log-odds it gives to the true class, or minus its error.
+
+        What attacks compare: members tend to have more of it than strangers. Log-odds are nearly normal where losses
+        pile up at 0 (Carlini et al., Membership Inference Attacks From First Principles, S&P 2022, section IV.C).
+        """
+        targets = self.targets(table)
+        if not self.labels:
+            return -np.abs(targets - predicted)
+        given = predicted[np.arange(len(table)), targets].clip(SMALLEST, 1 - SMALLEST)
+        return np.log(given) - np.log1p(-given)
+
     def save(self, name: str, table: pd.DataFrame) -> None:
         table.to_parquet(OUTPUT / f"{name}.parquet", index=False)
+
+
+def run(**steps: Callable[[Task], None]) -> None:
+    """Does what this start of the container is for: `run(fit=fit, predict=predict)`."""
+    task = Task.load()
+    steps[task.step](task)
