@@ -81,20 +81,20 @@ def read(path: Path, staging: Path, caps: Caps) -> Contents:
     """Reads the archive at `path`, with or without gzip. Raises `Rejected` with a plain sentence."""
     contents = Contents()
     budget = _Budget(caps)
+    trouble = _NO_TAR
     try:
         with (
             path.open("rb") as file,
             tarfile.open(fileobj=Pieces(_plain(file, budget)), mode="r|", bufsize=PIECE) as tar,
         ):
             for count, member in enumerate(tar):
+                trouble = _CUT_OFF
                 if count >= caps.members:
                     text = gettext_noop("The archive has more than %(limit)d files. Upload what `docker save` writes.")
                     raise refused(text % {"limit": caps.members})
                 _take(tar, member, contents, staging / str(count), budget)
-    except tarfile.ReadError as error:
-        raise refused(_CUT_OFF if contents.files else _NO_TAR) from error
     except tarfile.TarError as error:
-        raise refused(_CUT_OFF) from error
+        raise refused(trouble) from error
     return contents
 
 

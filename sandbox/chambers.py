@@ -1,7 +1,7 @@
-"""The chambers of this worker process: one spare is made while a run goes on, used ones are removed meanwhile.
+"""The chambers of this worker process, made ahead of the runs that will use them, and removed behind their backs.
 
-Making a chamber takes as long as starting a container, so that a run that had to wait for one would take twice as long
-as its container.
+Making a chamber means to start its holder, which takes as long as starting a run's own container. So one holder keeps
+several chambers, each used by one run only, and the next holder is started while a run goes on.
 """
 
 import os
@@ -18,10 +18,11 @@ from typing import Any
 import structlog
 
 from sandbox.conf import conf
-from sandbox.engine import Chamber, Engine, EngineFault
+from sandbox.engine import HOLDER, RUN, WORKER, Chamber, Engine, EngineFault
 
 log = structlog.get_logger(__name__)
 
+RESERVE = 2
 MAX_REMOVALS = 8  # more than that waiting means that the engine is slow: then runs wait for it too
 
 
@@ -49,19 +50,22 @@ def _birth(pid: int) -> str:
 
 
 @dataclass
-class _Spare:
+class _Coming:
+    """Chambers that are being made."""
+
     engine: Engine
-    output_mb: int
-    future: "Future[Chamber]"
+    future: "Future[list[Chamber]]"
 
 
 class Chambers:
-    """Used by one thread at a time: the worker."""
+    """Used by one thread at a time: the worker. All chambers at hand belong to one holder."""
 
     def __init__(self) -> None:
         self.worker = worker_name()
         self._pool = ThreadPoolExecutor(3, thread_name_prefix="chambers")
-        self._spare: _Spare | None = None
+        self._engine: Engine | None = None
+        self._ready: list[Chamber] = []
+        self._coming: _Coming | None = None
         self._removals: list[Future[None]] = []
 
     def background(self, function: Callable[..., Any], *args: Any) -> "Future[Any]":
@@ -69,68 +73,102 @@ class Chambers:
         return self._pool.submit(function, *args)
 
     def take(self, engine: Engine, output_mb: int) -> Chamber:
-        """A chamber for one run: the spare one if it fits. Raises EngineFault."""
-        spare, self._spare = self._spare, None
-        if spare is not None:
-            try:
-                chamber = spare.future.result()
-            except EngineFault:
-                log.warning("chamber.spare_failed")
-            else:
-                fresh = time.time() - chamber.born < conf().spare_seconds
-                if fresh and spare.engine is engine and spare.output_mb == output_mb:
-                    return chamber
-                self.discard(spare.engine, chamber)
-        return self._make(engine, output_mb)
+        """A chamber for one run, at hand or made now. Raises EngineFault."""
+        if not self._fits(engine, output_mb):
+            self._drop_ready()
+            self._receive()
+        if not self._fits(engine, output_mb):
+            self._drop_ready()
+            self._engine, self._ready = engine, self._make(engine, output_mb)
+        return self._ready.pop()
 
     def prepare(self, engine: Engine, output_mb: int) -> None:
-        """Begins to make a spare one, most likely for a run like the present one."""
-        if self._spare is None:
-            self._spare = _Spare(engine, output_mb, self._pool.submit(self._make, engine, output_mb))
+        """Begins to make more if they are running out, most likely for runs like the present one."""
+        if len(self._ready) < RESERVE and self._coming is None:
+            self._coming = _Coming(engine, self._pool.submit(self._make, engine, output_mb))
 
-    def discard(self, engine: Engine, chamber: Chamber, *containers: str) -> None:
-        """Removes a chamber and the containers in it, soon."""
+    def discard(self, engine: Engine, chamber: Chamber, containers: list[str], *, spent: bool) -> None:
+        """Removes a run's containers, soon; and its holder, if that has no chamber left or the run has `spent` it."""
+        shared = any(ready.holder_id == chamber.holder_id for ready in self._ready)
+        if shared and spent:
+            self._ready = []
+        if shared and not spent:
+            self._remove(engine, containers, ())
+        else:
+            self._remove(engine, [*containers, chamber.holder], chamber.volumes)
+
+    def close(self) -> None:
+        """Removes all that is at hand or on its way, and waits until it is gone."""
+        self._drop_ready()
+        self._receive()
+        self._drop_ready()
+        self._pool.shutdown(wait=True)
+
+    def _fits(self, engine: Engine, output_mb: int) -> bool:
+        if not self._ready or self._engine is not engine:
+            return False
+        chamber = self._ready[-1]
+        return chamber.output_mb == output_mb and time.time() - chamber.born < conf().spare_seconds
+
+    def _receive(self) -> None:
+        """Waits for the chambers that are being made, if any."""
+        coming, self._coming = self._coming, None
+        if coming is not None:
+            try:
+                self._engine, self._ready = coming.engine, coming.future.result()
+            except EngineFault as fault:
+                log.warning("chambers.not_made", fault=str(fault))
+
+    def _drop_ready(self) -> None:
+        if self._ready and self._engine is not None:
+            self._remove(self._engine, [self._ready[0].holder], self._ready[0].volumes)
+        self._ready = []
+
+    def _remove(self, engine: Engine, containers: list[str], volumes: tuple[str, ...]) -> None:
         self._removals = [removal for removal in self._removals if not removal.done()]
         if len(self._removals) >= MAX_REMOVALS:
             self._removals[0].exception()
-        self._removals.append(self._pool.submit(_remove, engine, chamber, containers))
+        self._removals.append(self._pool.submit(_remove, engine, containers, volumes))
 
-    def close(self) -> None:
-        """Removes the spare one, and waits until all removals are done."""
-        spare, self._spare = self._spare, None
-        if spare is not None and spare.future.exception() is None:
-            self.discard(spare.engine, spare.future.result())
-        self._pool.shutdown(wait=True)
-
-    def _make(self, engine: Engine, output_mb: int) -> Chamber:
-        chamber_id = uuid.uuid4().hex[:16]
+    def _make(self, engine: Engine, output_mb: int) -> list[Chamber]:
+        holder_id = uuid.uuid4().hex[:16]
         try:
-            return engine.prepare(chamber_id, output_mb, self.worker)
+            return engine.prepare(holder_id, output_mb, self.worker, conf().chambers)
         except EngineFault:
-            self._pool.submit(_remove_half_made, engine, chamber_id)
+            self._pool.submit(_remove_half_made, engine, holder_id)
             raise
 
 
-def _remove(engine: Engine, chamber: Chamber, containers: tuple[str, ...]) -> None:
+def _remove(engine: Engine, containers: list[str], volumes: tuple[str, ...]) -> None:
     try:
-        engine.remove((*containers, chamber.holder), (chamber.inputs, chamber.outputs))
+        engine.remove(containers, volumes)
     except EngineFault as fault:
-        log.warning("chamber.left_over", chamber=chamber.id, fault=str(fault))  # the reaper will find it
+        log.warning("chambers.left_over", fault=str(fault))  # the reaper will find it
 
 
-def _remove_half_made(engine: Engine, chamber_id: str) -> None:
+def _remove_half_made(engine: Engine, holder_id: str) -> None:
     try:
         engine.forget_holder()
-        engine.remove_chamber(chamber_id)
+        engine.remove_holder(holder_id)
     except EngineFault as fault:
-        log.warning("chamber.left_over", chamber=chamber_id, fault=str(fault))
+        log.warning("chambers.left_over", holder=holder_id, fault=str(fault))
+
+
+def remove_run(engine: Engine, run: str) -> None:
+    """Removes what earlier attempts of a run have left; also their chambers, if their worker is dead."""
+    for container in engine.containers(**{RUN: run}):
+        labels = container["Labels"]
+        if worker_is_gone(labels[WORKER]):
+            engine.remove_holder(labels[HOLDER])
+        else:
+            engine.remove([container["Id"]], ())
 
 
 _current: tuple[int, Chambers] | None = None
 
 
 def chambers() -> Chambers:
-    """Those of this process. Its spare one is removed when the process ends in peace."""
+    """Those of this process. What is at hand is removed when the process ends in peace."""
     global _current
     if _current is None or _current[0] != os.getpid():
         _current = (os.getpid(), Chambers())

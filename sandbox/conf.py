@@ -17,9 +17,10 @@ class Conf:
     retry_seconds: float = 5  # a platform fault is tried again after 1, 4, 16 times this
     max_faults: int = 3
     max_attempts: int = 20  # a run whose workers die again and again must end too
-    spare_seconds: float = 600  # an idle chamber is thrown away after this, so that the reaper may trust its age
-    engine_timeout: float = 60  # any call that waits longer for the engine's next byte is a fault of the engine
-    load_timeout: float = 900
+    spare_seconds: float = 600  # idle chambers are thrown away after this, so that the reaper may trust their age
+    chambers: int = 8  # kept by one holder: starting one costs as much as starting a run's container
+    engine_timeout: int = 60  # any call that waits longer for the engine's next byte is a fault of the engine
+    load_timeout: int = 900
     log_bytes: int = 1 << 20
     tmp_mb: int = 64
     inodes: int = 1000

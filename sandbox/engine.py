@@ -25,8 +25,8 @@ from sandbox.conf import conf
 from sandbox.reasons import Reason, Rejected, gettext_noop
 from sandbox.streams import tar_of
 
-INSTALLATION, RUN, ATTEMPT, WORKER, CHAMBER, BORN = (
-    f"anomed.{name}" for name in ("installation", "run", "attempt", "worker", "chamber", "born")
+INSTALLATION, RUN, ATTEMPT, WORKER, HOLDER, BORN = (
+    f"anomed.{name}" for name in ("installation", "run", "attempt", "worker", "holder", "born")
 )
 
 
@@ -44,14 +44,27 @@ class NotThere(EngineFault):
 
 @dataclass(frozen=True)
 class Chamber:
-    """A holder and the two volumes that it keeps for one run."""
+    """Two volumes for one run, kept by a holder that keeps some more: `number` is their place in it.
 
-    id: str
+    `holder_id` names the holder in labels, `holder` is its container, `volumes` are all that it keeps.
+    """
+
+    holder_id: str
     holder: str
-    inputs: str
-    outputs: str
+    number: int
+    volumes: tuple[str, ...]
     output_mb: int
     born: float
+
+    @property
+    def inputs(self) -> str:
+        """The volume that becomes /input."""
+        return self.volumes[2 * self.number]
+
+    @property
+    def outputs(self) -> str:
+        """The volume that becomes /output."""
+        return self.volumes[2 * self.number + 1]
 
 
 @dataclass(frozen=True)
@@ -94,7 +107,7 @@ class Engine:
             self._local.client = client
         return client
 
-    def _connect(self, timeout: float) -> Any:
+    def _connect(self, timeout: int) -> Any:
         client: Any = docker.APIClient(base_url=self.url, version=self._version or "auto", timeout=timeout)
         self._version = client.api_version
         return client
@@ -111,28 +124,25 @@ class Engine:
 
     # -- chambers
 
-    def prepare(self, chamber_id: str, output_mb: int, worker: str) -> Chamber:
-        """Makes a chamber: two empty volumes, held."""
+    def prepare(self, holder_id: str, output_mb: int, worker: str, count: int) -> list[Chamber]:
+        """Makes chambers: pairs of empty volumes, held by one container."""
         born = time.time()
-        prefix = f"anomed-{self.installation[:8]}-{chamber_id}"
-        labels = self._labels(**{CHAMBER: chamber_id, WORKER: worker, BORN: str(int(born))})
+        prefix = f"anomed-{self.installation[:8]}-{holder_id}"
+        labels = self._labels(**{HOLDER: holder_id, WORKER: worker, BORN: str(int(born))})
         settings = conf()
-        with _asking("prepare a chamber"):
+        options = walls.output_volume(output_mb, settings.inodes)
+        volumes = tuple(f"{prefix}-{number}-{side}" for number in range(count) for side in ("in", "out"))
+        with _asking("prepare chambers"):
             client = self._client
-            client.create_volume(f"{prefix}-in", driver="local", labels=labels)
-            options = walls.output_volume(output_mb, settings.inodes)
-            client.create_volume(f"{prefix}-out", driver="local", driver_opts=options, labels=labels)
+            for volume in volumes:
+                driver_opts = options if volume.endswith("out") else None
+                client.create_volume(volume, driver="local", driver_opts=driver_opts, labels=labels)
             config = walls.holder(
-                image=self._holder(),
-                program=holder.PROGRAM,
-                inputs=f"{prefix}-in",
-                outputs=f"{prefix}-out",
-                labels=labels,
-                conf=settings,
+                image=self._holder(), program=holder.PROGRAM, volumes=volumes, labels=labels, conf=settings
             )
             container = str(client.create_container_from_config(config, name=f"{prefix}-holder")["Id"])
             client.start(container)
-        return Chamber(chamber_id, container, f"{prefix}-in", f"{prefix}-out", output_mb, born)
+        return [Chamber(holder_id, container, number, volumes, output_mb, born) for number in range(count)]
 
     def _holder(self) -> str:
         """The id of the holder's image, which is imported when the engine does not have it."""
@@ -153,17 +163,22 @@ class Engine:
     def put(self, chamber: Chamber, folder: Path) -> None:
         """Copies a folder's content to /input."""
         with _asking("copy the inputs"):
-            self._client.put_archive(chamber.holder, walls.INPUT, tar_of(folder))
+            self._client.put_archive(chamber.holder, walls.held_input(chamber.number), tar_of(folder))
 
     @contextlib.contextmanager
     def outputs(self, chamber: Chamber) -> Iterator[Iterable[bytes]]:
         """The content of /output as a tar stream, in pieces. To be read with suspicion."""
         with _asking("read the outputs"):
-            stream, _stat = self._client.get_archive(chamber.holder, walls.OUTPUT + "/.")
+            stream, _stat = self._client.get_archive(chamber.holder, walls.held_output(chamber.number) + "/.")
         try:
             yield _guarded(stream, "read the outputs")
         finally:
             stream.close()  # or the engine goes on sending, and holds on to the container
+
+    def check_held(self, chamber: Chamber) -> None:
+        """Raises EngineFault if the holder has ended: then so have the run's container and outputs, innocently."""
+        if not self._running(chamber.holder):
+            raise EngineFault("the holder has ended before the run")
 
     # -- containers
 
@@ -284,20 +299,15 @@ class Engine:
             for volume in volumes:
                 _ignoring_gone(self._client.remove_volume, volume, force=True)
 
-    def remove_chamber(self, chamber: str) -> None:
-        """Removes a chamber and every container that was put into it."""
-        containers = [container["Id"] for container in self.containers(**{CHAMBER: chamber})]
-        self.remove(containers, [volume["Name"] for volume in self.volumes(**{CHAMBER: chamber})])
-
-    def remove_run(self, run: str) -> None:
-        """Removes what earlier attempts of a run have left."""
-        for container in self.containers(**{RUN: run}):
-            self.remove_chamber(container["Labels"][CHAMBER])
+    def remove_holder(self, holder_id: str) -> None:
+        """Removes a holder with its volumes, and every container that uses them."""
+        containers = [container["Id"] for container in self.containers(**{HOLDER: holder_id})]
+        self.remove(containers, [volume["Name"] for volume in self.volumes(**{HOLDER: holder_id})])
 
 
 def labels_of(run: str, attempt: int, worker: str, chamber: Chamber) -> dict[str, str]:
     """What a run's container says about itself."""
-    return {RUN: run, ATTEMPT: str(attempt), WORKER: worker, CHAMBER: chamber.id}
+    return {RUN: run, ATTEMPT: str(attempt), WORKER: worker, HOLDER: chamber.holder_id}
 
 
 def engine_at(url: str, installation: str) -> Engine:

@@ -33,7 +33,8 @@ class CheckedImage:
     @classmethod
     def from_json(cls, facts: dict[str, Any]) -> Self:
         """Reads what the child found out."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()})
+        lists = {name: tuple(facts[name]) for name in ("layers", "entrypoint", "command", "env")}
+        return cls(image_id=str(facts["image_id"]), size=int(facts["size"]), labels=dict(facts["labels"]), **lists)
 
     def config(self) -> dict[str, Any]:
         """The part of the configuration that is worth showing."""

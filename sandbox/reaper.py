@@ -16,7 +16,7 @@ from django.utils import timezone
 from sandbox import tasks
 from sandbox.chambers import worker_is_gone
 from sandbox.conf import blob_root, conf, installation, scratch_root
-from sandbox.engine import ATTEMPT, BORN, CHAMBER, RUN, WORKER, Engine, EngineFault, engine_at
+from sandbox.engine import ATTEMPT, BORN, HOLDER, RUN, WORKER, Engine, EngineFault, engine_at
 from sandbox.models import Gpu, Host, Run, Slot
 
 log = structlog.get_logger(__name__)
@@ -52,9 +52,9 @@ def sweep_engine(engine: Engine, *, everything: bool = False) -> None:
     """Removes containers and volumes whose run or worker is gone; on demand all of this installation."""
     containers = engine.containers()
     started = [container["Labels"] for container in containers if RUN in container["Labels"]]
-    kept_chambers = set() if everything else {labels.get(CHAMBER) for labels in started if _is_under_way(labels)}
-    removed = [found["Id"] for found in containers if not _is_kept(found["Labels"], kept_chambers, everything)]
-    volumes = [volume for volume in engine.volumes() if not _is_kept(volume["Labels"], kept_chambers, everything)]
+    kept_holders = set() if everything else {labels.get(HOLDER) for labels in started if _is_under_way(labels)}
+    removed = [found["Id"] for found in containers if not _is_kept(found["Labels"], kept_holders, everything)]
+    volumes = [volume for volume in engine.volumes() if not _is_kept(volume["Labels"], kept_holders, everything)]
     engine.remove(removed, [volume["Name"] for volume in volumes])
     if removed or volumes:
         log.info("reaper.removed", containers=len(removed), volumes=len(volumes))
@@ -68,11 +68,11 @@ def _is_under_way(labels: dict[str, str]) -> bool:
     return run.exists()
 
 
-def _is_kept(labels: dict[str, str], kept_chambers: set[str | None], everything: bool) -> bool:
-    """Part of a run under way, or a worker's chamber that it is about to use."""
+def _is_kept(labels: dict[str, str], kept_holders: set[str | None], everything: bool) -> bool:
+    """Part of a run under way, or chambers that a worker is about to use."""
     if everything:
         return False
-    if labels.get(CHAMBER) in kept_chambers:
+    if labels.get(HOLDER) in kept_holders:
         return True
     if RUN in labels or worker_is_gone(labels.get(WORKER, "::")):
         return False

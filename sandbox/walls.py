@@ -57,10 +57,12 @@ def container(
     }
 
 
-def holder(
-    *, image: str, program: str, inputs: str, outputs: str, labels: dict[str, str], conf: Conf
-) -> dict[str, Any]:
-    """The body of a create request for the trusted holder of a run's volumes. It is as closed as a stranger's."""
+def holder(*, image: str, program: str, volumes: tuple[str, ...], labels: dict[str, str], conf: Conf) -> dict[str, Any]:
+    """The body of a create request for the trusted holder of chambers. It is as closed as a stranger's container.
+
+    `volumes` are inputs and outputs in turn.
+    """
+    paths = [path(number) for number in range(len(volumes) // 2) for path in (held_input, held_output)]
     return {
         "Image": image,
         "Cmd": [program],
@@ -72,9 +74,19 @@ def holder(
             "Memory": 16 * MEGABYTE,
             "MemorySwap": 16 * MEGABYTE,
             "LogConfig": {"Type": "none", "Config": {}},
-            "Mounts": [_mount(inputs, INPUT), _mount(outputs, OUTPUT)],
+            "Mounts": [_mount(volume, path) for volume, path in zip(volumes, paths, strict=True)],
         },
     }
+
+
+def held_input(number: int) -> str:
+    """Where a holder has the inputs of its chamber of that number."""
+    return f"/{number}{INPUT}"
+
+
+def held_output(number: int) -> str:
+    """Where a holder has the outputs of its chamber of that number."""
+    return f"/{number}{OUTPUT}"
 
 
 def output_volume(output_mb: int, inodes: int) -> dict[str, str]:

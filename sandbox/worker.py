@@ -18,7 +18,7 @@ import structlog
 from django.db import connection
 
 from sandbox import isolation, leases, outputs, purposes, tasks, walls
-from sandbox.chambers import Chambers, chambers
+from sandbox.chambers import Chambers, chambers, remove_run
 from sandbox.conf import conf, installation
 from sandbox.engine import Chamber, Ending, Engine, EngineFault, NotThere, Unreachable, engine_at, labels_of
 from sandbox.models import Run
@@ -28,6 +28,8 @@ from sandbox.supply import supply
 log = structlog.get_logger(__name__)
 
 STOP_SECONDS = 20  # a killed container ends within a tenth of a second; later, the engine is in trouble
+
+KEPT_BYTES = 16 * walls.MEGABYTE  # outputs live in the host's memory until their holder goes
 
 
 class Superseded(Exception):
@@ -167,6 +169,7 @@ class Attempt:
     _chamber: Chamber | None = None
     _containers: list[str] = field(default_factory=list)
     _engine: Engine | None = None
+    _spent: bool = True  # whether what the run wrote is too much to keep until the chambers beside it are used
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -203,14 +206,14 @@ class Attempt:
         """Removes the containers, volumes and working files of this attempt, beside the next run's work."""
         pool = chambers()
         if self._engine is not None and self._chamber is not None:
-            pool.discard(self._engine, self._chamber, *self._containers)
+            pool.discard(self._engine, self._chamber, self._containers, spent=self._spent)
         pool.background(leases.remove_scratch, self.run.scratch)
 
     def _execute(self, engine: Engine, lease: Lease, facts: dict[str, Any]) -> None:
         """Runs the container and collects its outputs. Raises `Rejected` if it did not do its work."""
         run, pool = self.run, chambers()
         if run.attempt > 1:
-            engine.remove_run(str(run.pk))  # an earlier attempt's worker may have been killed
+            remove_run(engine, str(run.pk))  # an earlier attempt's worker may have been killed
         with self.stage("inputs"):
             folders = self._folders()
             purposes.get(run.purpose).write_inputs(run, folders["input"])
@@ -238,6 +241,9 @@ class Attempt:
                 ending = engine.ending(container)
                 facts.update(exit_code=ending.exit_code, seconds=ending.seconds)
                 self._collect(engine, chamber, ending, in_time)
+            except Rejected:
+                engine.check_held(chamber)
+                raise
             finally:
                 written.result()
 
@@ -291,7 +297,8 @@ class Attempt:
                     Reason.CRASHED, gettext_noop("Its exit status was %(code)d.") % {"code": ending.exit_code}
                 )
             wanted = outputs.Wanted.from_json(self.run.collect)
-            outputs.collect(pieces, wanted, self.run.scratch / "output", **bounds)
+            tally = outputs.collect(pieces, wanted, self.run.scratch / "output", **bounds)
+        self._spent = tally.size > KEPT_BYTES
 
     def _judge(self) -> Any:
         """Reads the outputs in an isolated child, then lets the purpose compute what they are worth."""
