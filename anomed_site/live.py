@@ -64,7 +64,7 @@ class Watcher:
                     continue
                 self._tell(versions)
             self._task = None  # from here on a new subscriber starts a new watch
-            await loop.run_in_executor(thread, connection.close)
+            await loop.run_in_executor(thread, _close)
 
     def _tell(self, versions: dict[int, int]) -> None:
         for challenge, version in versions.items():
@@ -89,6 +89,10 @@ def _versions(challenges: list[int]) -> dict[int, int]:
     """One indexed query, in the watcher's own thread."""
     connection.close_if_unusable_or_obsolete()
     return dict(Challenge.objects.filter(pk__in=challenges).values_list("pk", "version"))
+
+
+def _close() -> None:
+    connection.close()  # looked up here: each thread has a connection of its own
 
 
 @require_safe

@@ -4,12 +4,13 @@ import re
 from typing import Any
 
 import nh3
+from django.urls import reverse
 from django.utils.safestring import SafeString, mark_safe
 from markdown_it import MarkdownIt
 
 _TAGS = {
-    "a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "img", "li", "ol", "p", "pre",
-    "s", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul",
+    "a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "img", "li", "ol", "p",
+    "pre", "s", "strong", "table", "tbody", "td", "th", "thead", "tr", "ul",
 }  # fmt: skip
 _ATTRIBUTES = {"a": {"href", "title"}, "img": {"src", "alt", "title"}, "ol": {"start"}, "code": {"class"}}
 # markdown-it writes the alignment of cells as a style attribute, which the site's policy forbids.
@@ -27,9 +28,8 @@ def render(text: str) -> SafeString:
         url_schemes={"http", "https", "mailto"},
         link_rel="nofollow noopener",
     )
-    return mark_safe(html.replace("<table>", '<div class="table-scroll"><table class="table">').replace(  # noqa: S308 -- cleaned by nh3
-        "</table>", "</table></div>"
-    ))
+    scrolling = html.replace("<table>", '<div class="table-scroll"><table class="table">')
+    return mark_safe(scrolling.replace("</table>", "</table></div>"))  # noqa: S308 -- cleaned by nh3
 
 
 def title(text: str) -> str:
@@ -39,10 +39,10 @@ def title(text: str) -> str:
 
 
 def _keep(tag: str, attribute: str, value: str) -> str | None:
-    """Documents link each other as files; on the site they are pages side by side."""
+    """Documents link each other as files; on the site they are pages."""
     link: Any = _DOCUMENT_LINK.match(value) if (tag, attribute) == ("a", "href") else None
     if link:
-        return f"../{link.group(1)}/{link.group(2) or ''}"
+        return reverse("docs_page", args=[link.group(1)]) + (link.group(2) or "")
     if attribute == "class" and not re.fullmatch(r"language-[\w-]+", value):
         return None
     return value

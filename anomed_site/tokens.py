@@ -18,7 +18,9 @@ def create(request: HttpRequest) -> HttpResponse:
     """Makes a token and shows it, this one time: the server keeps only a digest."""
     limit = knox_settings.TOKEN_LIMIT_PER_USER
     if limit is not None and AuthToken.objects.filter(user=request.user).count() >= limit:
-        messages.error(request, _("You have %(limit)s tokens already. Revoke one that you no longer use.") % {"limit": limit})
+        messages.error(
+            request, _("You have %(limit)s tokens already. Revoke one that you no longer use.") % {"limit": limit}
+        )
         return redirect("profile")
     _row, token = AuthToken.objects.create(user=request.user)
     return render(request, "site/token.html", {"token": token})

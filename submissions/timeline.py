@@ -34,7 +34,7 @@ class RunLine:
 
 @dataclass(frozen=True)
 class Duels:
-    """How many duels of an entry there are, by how they went; `failures` says why some failed: (sentence, hint, number)."""
+    """How an entry's duels went; `failures` says why some failed: (sentence, hint, number)."""
 
     done: int = 0
     failed: int = 0

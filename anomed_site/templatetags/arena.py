@@ -1,6 +1,6 @@
 """How numbers, states and texts are written on the pages."""
 
-from typing import Any
+from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from django import template
@@ -8,8 +8,7 @@ from django.utils.formats import date_format, number_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
-from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext, gettext_lazy
 
 from anomed_site import markdown as markdown_module
 from challenges.models import Challenge
@@ -31,6 +30,13 @@ _ROLES = {
     "quasi-identifier": gettext_lazy("quasi-identifier"),
     "secret": gettext_lazy("secret"),
     "target": gettext_lazy("target"),
+}
+_METRICS = {
+    "auroc": gettext_lazy("AUROC, the area under the ROC curve"),
+    "balanced_accuracy": gettext_lazy("balanced accuracy"),
+    "log_loss": gettext_lazy("log loss"),
+    "r2": gettext_lazy("R², the explained variance"),
+    "mae": gettext_lazy("mean absolute error"),
 }
 _TERMS = {
     "U": (gettext_lazy("Utility"), gettext_lazy("How useful the release is, 0 to 1")),
@@ -55,11 +61,11 @@ def text(challenge: Challenge, field: str) -> str:
 
 
 @register.filter
-def number(value: float | None, decimals: int = 2) -> str:
+def number(value: float | str | None, decimals: int = 2) -> str:
     """A number with fixed decimals in the reader's notation; a dash while there is none."""
-    if value is None:
+    if value is None or isinstance(value, str):  # a missing row is "" to a template
         return _DASH
-    return number_format(round(value, decimals) + 0.0, decimals)  # + 0.0: never "-0.00"
+    return number_format(round(value, decimals) + 0.0, decimals).replace("-", "−")  # + 0.0: never "-0.00"
 
 
 @register.filter
@@ -75,19 +81,18 @@ def part(done: float, total: float) -> int:
 
 
 @register.filter
-def moment(value: Any, challenge: Challenge | None = None) -> str:
-    """A date with time; of a challenge's calendar in its own time zone, with the zone's name."""
+def moment(value: datetime | None, challenge: Challenge | None = None) -> str:
+    """A date with time, of a challenge in its own time zone."""
     if value is None:
         return _DASH
-    if challenge is None:
-        return date_format(localtime(value), "SHORT_DATETIME_FORMAT")
-    local = localtime(value, ZoneInfo(challenge.time_zone))
-    return f"{date_format(local, 'SHORT_DATETIME_FORMAT')} ({challenge.time_zone})"
+    zone = ZoneInfo(challenge.time_zone) if challenge else None
+    return date_format(localtime(value, zone), gettext("j M Y, H:i"))
 
 
 @register.filter
-def lookup(mapping: dict[Any, Any], key: Any) -> Any:
-    return mapping.get(key)
+def day(value: datetime, challenge: Challenge) -> str:
+    """The day alone, in the challenge's time zone."""
+    return date_format(localtime(value, ZoneInfo(challenge.time_zone)), gettext("j M Y"))
 
 
 @register.filter
@@ -104,6 +109,11 @@ def type_name(name: str) -> str:
 @register.filter
 def role_name(name: str) -> str:
     return str(_ROLES.get(name, name))
+
+
+@register.filter
+def metric_name(name: str) -> str:
+    return str(_METRICS.get(name, name))
 
 
 @register.filter
@@ -126,9 +136,9 @@ def describe_picture(defenses: list[Row]) -> str:
     """The picture of utility against privacy in words."""
     dots = [row for row in defenses if row.utility is not None and row.privacy is not None]
     if not dots:
-        return _("The first dot appears when a defense has met an attack.")
+        return gettext("The first dot appears when a defense has met an attack.")
     return " ".join(
-        _("%(name)s: utility %(u)s, privacy %(p)s.")
+        gettext("%(name)s: utility %(u)s, privacy %(p)s.")
         % {"name": row.name, "u": number(row.utility), "p": number(row.privacy)}
         for row in dots
     )

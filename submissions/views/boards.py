@@ -4,16 +4,14 @@ import json
 from collections.abc import Sequence
 
 from django.http import HttpResponse
-from django.views.decorators.http import condition, require_safe
 
 from challenges.models import Challenge
 from submissions import standings
 from submissions.models import Submission
-from submissions.views.common import SiteRequest, fragment_etag, page_or_fragment, visit
+from submissions.views.common import SiteRequest, fragment_etag, live_view, page_or_fragment, visit
 
 
-@require_safe
-@condition(etag_func=fragment_etag)
+@live_view(fragment_etag)
 def boards(request: SiteRequest, slug: str) -> HttpResponse:
     """Both boards, and the picture of utility against privacy. Organisers see the exact figures."""
     here = visit(request, slug)
@@ -23,8 +21,7 @@ def boards(request: SiteRequest, slug: str) -> HttpResponse:
     return page_or_fragment(request, "challenges/boards.html", "challenges/_boards.html", context)
 
 
-@require_safe
-@condition(etag_func=fragment_etag)
+@live_view(fragment_etag)
 def matrix(request: SiteRequest, slug: str) -> HttpResponse:
     """The heat table: defenses as rows, attacks as columns, the mean leak in each cell."""
     here = visit(request, slug)

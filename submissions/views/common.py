@@ -1,16 +1,21 @@
 """Who looks at what: shared by all pages of a challenge."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
-from django.utils.cache import patch_cache_control, patch_vary_headers
 from django.utils.translation import get_language
+from django.views.decorators.cache import cache_control
+from django.views.decorators.http import condition, require_safe
+from django.views.decorators.vary import vary_on_headers
 from django_htmx.middleware import HtmxDetails
 
 from challenges.models import Challenge
 from submissions.models import Team
+
+View = Callable[..., HttpResponse]
 
 
 class SiteRequest(HttpRequest):
@@ -53,15 +58,24 @@ def visit_of(request: HttpRequest, challenge: Challenge) -> Visit:
 
 
 def page_or_fragment(request: SiteRequest, page: str, fragment: str, context: dict[str, Any]) -> HttpResponse:
-    """The whole page, or for htmx only its live part. A browser keeps the part but asks each time if it still holds."""
-    response = render(request, fragment if request.htmx else page, context)
-    patch_vary_headers(response, ["HX-Request", "Accept-Language"])
-    patch_cache_control(response, private=True, no_cache=True)
-    return response
+    """The whole page, or for htmx only its live part."""
+    return render(request, fragment if request.htmx else page, context)
+
+
+def live_view(etag_func: Callable[..., str | None]) -> Callable[[View], View]:
+    """For views that answer with `page_or_fragment`: a browser keeps the part, and asks each time if it still holds."""
+
+    def decorate(view: View) -> View:
+        checked: View = condition(etag_func=etag_func)(view)
+        varied: View = vary_on_headers("HX-Request")(checked)
+        private: View = cache_control(private=True, no_cache=True)(varied)
+        return require_safe(private)
+
+    return decorate
 
 
 def fragment_etag(request: SiteRequest, slug: str) -> str | None:
-    """Names the state of a challenge as this person sees it. Whole pages have none: they carry tokens of their forms."""
+    """Names the state of a challenge as this person sees it. Whole pages have none: their forms carry tokens."""
     if not request.htmx:
         return None
     version = Challenge.objects.visible_to(request.user).filter(slug=slug).values_list("version", flat=True).first()

@@ -11,13 +11,22 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect, render
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
-from django.views.decorators.http import condition, require_POST, require_safe
+from django.views.decorators.http import require_POST, require_safe
 
 from sandbox.models import Run
 from submissions import actions, logs, quotas, standings, timeline
 from submissions.models import Step, Submission
 from submissions.states import READY, UNDER_WAY, State
-from submissions.views.common import SiteRequest, Visit, etag, fragment_etag, page_or_fragment, visit, visit_of
+from submissions.views.common import (
+    SiteRequest,
+    Visit,
+    etag,
+    fragment_etag,
+    live_view,
+    page_or_fragment,
+    visit,
+    visit_of,
+)
 
 ENTRIES_PER_PAGE = 50
 TAIL = 4000  # bytes of a failed rehearsal's log that the entry's page shows
@@ -25,8 +34,7 @@ MOST_RUNS = 100  # private runs that an organiser sees on an entry's page, the n
 slog = structlog.get_logger(__name__)
 
 
-@require_safe
-@condition(etag_func=fragment_etag)
+@live_view(fragment_etag)
 def own(request: SiteRequest, slug: str) -> HttpResponse:
     """The team's entries with their states; for an organiser everybody's."""
     here = visit(request, slug)
@@ -55,8 +63,7 @@ def _detail_etag(request: SiteRequest, pk: Any) -> str | None:
 
 
 @login_required
-@require_safe
-@condition(etag_func=_detail_etag)
+@live_view(_detail_etag)
 def detail(request: SiteRequest, pk: Any) -> HttpResponse:
     """The live timeline of an entry, for its team and the organisers; to everybody else it does not exist."""
     submission, here = _entry(request, pk)

@@ -15,6 +15,12 @@
     return points;
   };
 
+  // Beside its dot, towards the middle; above it at the bottom, where the axis is.
+  const place = ({ u, p }) => {
+    const side = u > 0.6 ? "left" : "right";
+    return p < 0.06 ? { position: "top", align: u > 0.6 ? "right" : "left" } : { position: side };
+  };
+
   const options = (data, points) => {
     const ink = colour("--ink");
     const soft = colour("--soft");
@@ -28,9 +34,11 @@
     const dots = (own, symbol, fill) => ({
       type: "scatter", symbol, symbolSize: 13, z: 3,
       itemStyle: { color: fill, borderColor: colour("--surface"), borderWidth: 1.5, opacity: 0.95 },
-      label: { show: points.length <= 12, position: "top", formatter: (dot) => dot.data.name, color: ink, fontSize: 11 },
-      labelLayout: { hideOverlap: true },
-      data: points.filter((point) => (point.role === "entry") === own).map((point) => ({ ...point, value: [point.u, point.p] })),
+      label: { show: points.length <= 12, formatter: (dot) => dot.data.name, color: ink, fontSize: 11 },
+      labelLayout: { hideOverlap: true, moveOverlap: "shiftY" },
+      data: points.filter((point) => (point.role === "entry") === own).map((point) => ({
+        ...point, value: [point.u, point.p], label: place(point),
+      })),
     });
     return {
       animationDuration: matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 400,
@@ -63,7 +71,7 @@
     const points = JSON.parse(data?.chartPoints ?? "[]");
     if (!points.length && !chart) return;
     if (!chart) {
-      holder.textContent = "\u200b"; // an empty holder takes no room
+      holder.hidden = false;
       chart = echarts.init(holder, null, { renderer: "svg" });
     }
     chart.setOption(options(data, points), { notMerge: false });

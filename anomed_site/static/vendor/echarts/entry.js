@@ -2,7 +2,8 @@
 import * as core from "echarts/core";
 import { LineChart, ScatterChart } from "echarts/charts";
 import { AriaComponent, GridComponent, TooltipComponent } from "echarts/components";
+import { LabelLayout } from "echarts/features";
 import { SVGRenderer } from "echarts/renderers";
 
-core.use([ScatterChart, LineChart, GridComponent, TooltipComponent, AriaComponent, SVGRenderer]);
+core.use([ScatterChart, LineChart, GridComponent, TooltipComponent, AriaComponent, LabelLayout, SVGRenderer]);
 export const { init } = core;
