@@ -45,7 +45,10 @@ class SubmitForm(forms.Form):
         help_text=_("Shown on the boards. Without one the name of the file is taken."),
     )
     note = forms.CharField(
-        label=_("Note"), max_length=200, required=False, help_text=_("For your team only: what is new in this version?")
+        label=_("Note"),
+        max_length=200,
+        required=False,
+        help_text=_("For your team and the organisers: what is new in this version?"),
     )
 
     def __init__(self, *args: Any, can_enter: bool, is_organiser: bool, **kwargs: Any) -> None:

@@ -52,7 +52,7 @@ def refresh_defense(defense: Submission) -> None:
     useful = utility >= challenge.utility_threshold - _ROUNDING
     qualified = useful and duels.baseline_leak < challenge.reference_leak
     known = bool(duels.attacks)  # before the first duel nothing can be said about privacy
-    public_utility, public_leak = round(utility, _DECIMALS), round(worst.value, _DECIMALS)
+    public_utility, public_leak = _public(utility), _public(worst.value)
     public_privacy = metrics.privacy(public_leak, challenge.reference_leak)
     Standing.objects.update_or_create(
         submission=defense,
@@ -66,8 +66,8 @@ def refresh_defense(defense: Submission) -> None:
             "score": _score(qualified, utility, privacy) if known else None,
             "public_utility": public_utility,
             "public_worst_leak": public_leak if known else None,
-            "public_privacy": round(public_privacy, _DECIMALS) if known else None,
-            "public_score": round(_score(qualified, public_utility, public_privacy), _DECIMALS) if known else None,
+            "public_privacy": _public(public_privacy) if known else None,
+            "public_score": _public(_score(qualified, public_utility, public_privacy)) if known else None,
         },
     )
 
@@ -82,16 +82,21 @@ def refresh_attacks(challenge: Challenge, attacks: Iterable[Submission] | None =
     for attack in attacks:
         met = successes[attack.pk]
         exact = [(utilities[defense], leak) for defense, leak in met.items()]
-        public = [(round(u, _DECIMALS), round(leak, _DECIMALS)) for u, leak in exact]
+        public = [(_public(u), _public(leak)) for u, leak in exact]
         Standing.objects.update_or_create(
             submission=attack,
             defaults={
                 "mean_leak": float(np.mean([leak for _u, leak in exact])) if met else None,
                 "score": metrics.attack_score(*zip(*exact, strict=True)) if met else None,
-                "public_mean_leak": round(float(np.mean([leak for _u, leak in public])), _DECIMALS) if met else None,
-                "public_score": round(metrics.attack_score(*zip(*public, strict=True)), _DECIMALS) if met else None,
+                "public_mean_leak": _public(float(np.mean([leak for _u, leak in public]))) if met else None,
+                "public_score": _public(metrics.attack_score(*zip(*public, strict=True))) if met else None,
             },
         )
+
+
+def _public(value: float) -> float:
+    """The value as everybody may see it; the sum turns a rounded -0.0 into 0.0."""
+    return round(value, _DECIMALS) + 0.0
 
 
 def _score(qualified: bool, utility: float, privacy: float) -> float:
@@ -260,7 +265,7 @@ def matrix(*, challenge: Challenge) -> Matrix:
     )
     cells = {
         (attack, defense): Cell(
-            leak=None if leak is None else round(leak, _DECIMALS),
+            leak=None if leak is None else _public(leak),
             state="pending" if pending else "done" if done else "failed",
         )
         for attack, defense, leak, done, pending in rows

@@ -31,14 +31,17 @@ class Settings:
     insecure = False
 
 
-def connect() -> Api:
-    """The server that was chosen, with its token. Raises Problem where either is missing."""
+def connect(*, public: bool = False) -> Api:
+    """The server that was chosen, with its token. Raises Problem where either is missing.
+
+    What is `public` can be read without a token too.
+    """
     server = Settings.server or config.default_server()
     if not server:
         raise Problem("Which server? Say it once: anomed login --server https://arena.example.org")
     account = config.account(server_address(server))
     token = os.environ.get("ANOMED_TOKEN", "") or account.token
-    if not token:
+    if not token and not public:
         raise Problem(f"You are not signed in with {account.server}: anomed login --server {account.server}")
     return Api(account.server, token=token, insecure=Settings.insecure or account.insecure)
 
@@ -115,7 +118,7 @@ def logout() -> None:
 @app.command()
 def challenges(as_json: AsJson = False) -> None:
     """List the challenges."""
-    with connect() as api:
+    with connect(public=True) as api:
         boards.show_challenges(api.pages("challenges"), Voice(as_json=as_json))
 
 
@@ -231,14 +234,14 @@ def log(id: Submission) -> None:
 @app.command()
 def board(challenge: Challenge, as_json: AsJson = False) -> None:
     """Show both leaderboards."""
-    with connect() as api:
+    with connect(public=True) as api:
         boards.show_boards(api.get("challenges", challenge, "boards"), Voice(as_json=as_json))
 
 
 @app.command()
 def matrix(challenge: Challenge, as_json: AsJson = False) -> None:
     """Show the leak of each attack against each defense."""
-    with connect() as api:
+    with connect(public=True) as api:
         boards.show_matrix(api.get("challenges", challenge, "matrix"), Voice(as_json=as_json))
 
 
@@ -260,7 +263,7 @@ def sample(
 ) -> None:
     """Download the challenge's public sample (Parquet; the columns of the private data, no real patient)."""
     target = output or Path(f"{challenge}-sample.parquet")
-    with connect() as api:
+    with connect(public=True) as api:
         if str(target) == "-":
             for piece in api.stream("challenges", challenge, "sample"):
                 sys.stdout.buffer.write(piece)

@@ -34,7 +34,7 @@ def cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.3f}"
+        return f"{value:.2f}"
     return " ".join(clean(str(value)).split())
 
 

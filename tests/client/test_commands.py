@@ -42,8 +42,8 @@ def test_no_server_known(anomed: Anomed) -> None:
 
 
 def test_environment_overrides_what_is_stored(signed_in: Arena, anomed: Anomed) -> None:
-    assert anomed("challenges", ANOMED_TOKEN="stale").returncode == 2
-    done = anomed("challenges", ANOMED_SERVER="http://localhost:1")
+    assert anomed("status", ANOMED_TOKEN="stale").returncode == 2
+    done = anomed("status", ANOMED_SERVER="http://localhost:1")
     assert done.returncode == 2  # the stored token belongs to another server
     assert "not signed in with http://localhost:1" in done.stderr
 
