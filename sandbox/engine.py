@@ -6,6 +6,7 @@ and whatever goes wrong on the way is an `EngineFault`: a fault of the platform,
 
 import contextlib
 import os
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -95,6 +96,7 @@ class Engine:
     def __init__(self, url: str, installation: str) -> None:
         self.url = url
         self.installation = installation
+        self.prefix = f"anomed-{re.sub('[^a-z0-9]', '', installation.lower())[:8]}"  # of all names that we give
         self._local = threading.local()
         self._version: str | None = None
         self._holder_image: str | None = None
@@ -127,7 +129,7 @@ class Engine:
     def prepare(self, holder_id: str, output_mb: int, worker: str, count: int) -> list[Chamber]:
         """Makes chambers: pairs of empty volumes, held by one container."""
         born = time.time()
-        prefix = f"anomed-{self.installation[:8]}-{holder_id}"
+        prefix = f"{self.prefix}-{holder_id}"
         labels = self._labels(**{HOLDER: holder_id, WORKER: worker, BORN: str(int(born))})
         settings = conf()
         options = walls.output_volume(output_mb, settings.inodes)
@@ -147,7 +149,7 @@ class Engine:
     def _holder(self) -> str:
         """The id of the holder's image, which is imported when the engine does not have it."""
         if self._holder_image is None:
-            repository = f"anomed-{self.installation[:8]}/holder"
+            repository = f"{self.prefix}/holder"
             try:
                 found = self._client.inspect_image(f"{repository}:1")
             except NotFound:
@@ -163,7 +165,7 @@ class Engine:
     def put(self, chamber: Chamber, folder: Path) -> None:
         """Copies a folder's content to /input."""
         with _asking("copy the inputs"):
-            self._client.put_archive(chamber.holder, walls.held_input(chamber.number), tar_of(folder))
+            self._client.put_archive(chamber.holder, walls.held_input(chamber.number), _ours(tar_of(folder)))
 
     @contextlib.contextmanager
     def outputs(self, chamber: Chamber) -> Iterator[Iterable[bytes]]:
@@ -185,7 +187,7 @@ class Engine:
     def create(self, config: dict[str, Any], labels: dict[str, str]) -> str:
         """Creates, without starting it, a container that carries these labels; returns its id."""
         with _asking("create the container"):
-            name = f"anomed-{self.installation[:8]}-{labels[RUN]}-{labels[ATTEMPT]}"
+            name = f"{self.prefix}-{labels[RUN]}-{labels[ATTEMPT]}"
             config = {**config, "Labels": self._labels(**labels)}
             return str(self._client.create_container_from_config(config, name=name)["Id"])
 
@@ -265,17 +267,17 @@ class Engine:
         with _asking("load the image"):
             client = self._connect(conf().load_timeout)
             try:
-                for message in client.load_image(stream) or ():
+                for message in client.load_image(_ours(stream)) or ():
                     if "error" in message:
                         raise EngineFault(f"load the image: {message['error']}")
-                client.tag(image_id, f"anomed-{self.installation[:8]}/{image_id.removeprefix('sha256:')[:12]}", "run")
+                client.tag(image_id, f"{self.prefix}/{image_id.removeprefix('sha256:')[:12]}", "run")
             finally:
                 client.close()
 
     def remove_image(self, image_id: str) -> None:
         """Takes an image off the engine, by its private name first. One in use stays."""
         with contextlib.suppress(EngineFault), _asking("remove the image"):
-            self._client.remove_image(f"anomed-{self.installation[:8]}/{image_id.removeprefix('sha256:')[:12]}:run")
+            self._client.remove_image(f"{self.prefix}/{image_id.removeprefix('sha256:')[:12]}:run")
 
     # -- what is left
 
@@ -324,6 +326,14 @@ def _guarded(stream: Iterable[bytes], what: str) -> Iterator[bytes]:
     """The pieces of a stream. Only its own troubles become faults of the engine, not those of whoever reads it."""
     with _asking(what):
         yield from stream
+
+
+def _ours(stream: Iterable[bytes]) -> Iterator[bytes]:
+    """The pieces of a stream that we send. A file of ours that is gone is not the engine's silence."""
+    try:
+        yield from stream
+    except OSError as error:
+        raise EngineFault(f"a file of ours could not be read: {type(error).__name__}") from error
 
 
 _CANNOT_START = gettext_noop(

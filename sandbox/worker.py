@@ -7,6 +7,7 @@ cancelled or taken over; a few more prepare the next chamber and remove used one
 import shutil
 import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -75,11 +76,17 @@ def drive(run: Run) -> None:
 def _fault(run: Run, error: Exception) -> None:
     unreachable = isinstance(error, Unreachable)
     detail = f"{type(error).__name__}: {error}"
-    log.warning("run.fault", error=type(error).__name__, faults=run.faults, exc_info=not isinstance(error, EngineFault))
+    log.warning("run.fault", faults=run.faults, **_place_of(error))
     if unreachable or run.faults + 1 < conf().max_faults:
         leases.give_back(run, detail=detail, unreachable=unreachable)
     else:
         _end(run, Reason.PLATFORM_FAULT, detail)
+
+
+def _place_of(error: Exception) -> dict[str, Any]:
+    """What an error was and where, for the log; without its message, which may quote what was read."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    return {"error": type(error).__name__, "where": [f"{frame.filename}:{frame.lineno}" for frame in frames]}
 
 
 def _end(run: Run, reason: Reason | None, detail: str, verdict: Any = None, **facts: Any) -> None:
@@ -89,7 +96,7 @@ def _end(run: Run, reason: Reason | None, detail: str, verdict: Any = None, **fa
     except Exception as error:
         if reason != Reason.PLATFORM_FAULT:
             raise
-        log.exception("run.unsettled")
+        log.error("run.unsettled", **_place_of(error))
         ended = leases.give_up(run, f"{detail} ({type(error).__name__})")
     log.info("run.ended" if ended else "run.superseded", state=run.state, reason=run.reason, seconds=run.seconds)
 

@@ -76,7 +76,7 @@ def engine(settings: Any) -> Iterator[Engine]:
     chambers.close()
     reaper.sweep_engine(engine, everything=True)
     client = engine._client
-    for image in client.images(name=f"anomed-{settings.INSTALLATION[:8]}/*"):
+    for image in client.images(name=f"{engine.prefix}/*"):
         for tag in image["RepoTags"]:
             client.remove_image(tag)
 

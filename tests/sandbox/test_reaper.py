@@ -1,0 +1,115 @@
+"""The reaper's round: what it removes, what it must not touch, and whom it wakes."""
+
+import os
+import time
+import uuid
+from datetime import timedelta
+
+import pytest
+from django.conf import settings as django_settings
+from django.utils import timezone
+from django_q.models import OrmQ, Schedule
+
+from sandbox import leases, reaper
+from sandbox.chambers import worker_is_gone, worker_name
+from sandbox.conf import blob_root, scratch_root
+from sandbox.engine import Engine
+from sandbox.models import Host, Run, Slot
+
+DEAD = worker_name().rpartition(":")[0] + ":1"  # this process id, but born at another time
+
+
+def test_worker_names():
+    assert worker_is_gone(worker_name()) is False
+    assert worker_is_gone(DEAD) is True
+    assert worker_is_gone("elsewhere:1:2") is None
+    assert worker_is_gone("nonsense") is None
+
+
+class TestEngine:
+    def test_chambers_of_dead_workers_go(self, host, engine):
+        engine.prepare("dead", 1, DEAD, 2)
+        engine.prepare("alive", 1, worker_name(), 2)
+        engine.prepare("elsewhere", 1, "elsewhere:1:2", 2)
+        reaper.sweep()
+        assert {found["Labels"]["anomed.holder"] for found in engine.containers()} == {"alive", "elsewhere"}
+        assert {found["Labels"]["anomed.holder"] for found in engine.volumes()} == {"alive", "elsewhere"}
+
+    def test_old_chambers_go(self, host, engine, monkeypatch):
+        two_hours_ago = time.time() - 2 * 3600
+        monkeypatch.setattr(time, "time", lambda: two_hours_ago)
+        engine.prepare("old", 1, "elsewhere:1:2", 1)
+        monkeypatch.undo()
+        reaper.sweep()
+        assert engine.containers() == []
+        assert engine.volumes() == []
+
+    def test_other_installations_are_left_alone(self, host, engine, settings):
+        other = Engine(settings.DOCKER_HOST_URL, uuid.uuid4().hex)
+        try:
+            other.prepare("other", 1, DEAD, 1)
+            reaper.sweep()
+            reaper.remove_everything()
+            assert len(other.containers()) == 1
+            assert len(other.volumes()) == 2
+        finally:
+            reaper.sweep_engine(other, everything=True)
+            other._client.remove_image(f"{other.prefix}/holder:1")
+
+    def test_host_is_noted(self, host):
+        reaper.sweep()
+        host.refresh_from_db()
+        assert host.heartbeat is not None
+        assert host.engine["ServerVersion"]
+
+    def test_host_that_does_not_answer_is_avoided(self, host, queue):
+        queue("true")
+        Host.objects.update(url="tcp://127.0.0.1:9")
+        reaper.sweep()
+        assert leases.claim("me") is None
+        Host.objects.update(url=django_settings.DOCKER_HOST_URL)
+        reaper.sweep()
+        assert leases.claim("me") is not None
+
+
+class TestFiles:
+    def test_working_files_of_attempts_that_are_over(self, host, queue):
+        run = queue("true")
+        leases.claim("me")
+        for name in (f"{run.pk}.1", f"{run.pk}.0", "nonsense.1"):
+            (scratch_root() / name).mkdir(parents=True)
+        reaper.sweep_files()
+        assert [path.name for path in scratch_root().iterdir()] == [f"{run.pk}.1"]
+
+    def test_checks_that_were_killed(self, settings):
+        incoming = blob_root().parent / "incoming"
+        (incoming / "new").mkdir(parents=True)
+        (incoming / "old").mkdir()
+        os.utime(incoming / "old", (0, 0))
+        reaper.sweep_files()
+        assert [path.name for path in incoming.iterdir()] == ["new"]
+
+
+class TestWakeups:
+    def test_one_for_each_run_that_could_go(self, host, queue):
+        for _ in range(3):
+            queue("true")
+        OrmQ.objects.all().delete()
+        assert reaper.wake_workers() == 2  # slots
+        assert OrmQ.objects.filter(key="runs").count() == 2
+
+    def test_also_for_a_run_whose_worker_vanished(self, host, queue):
+        queue("true")
+        leases.claim("a worker that dies")
+        Slot.objects.filter(run=None).delete()
+        assert reaper.wake_workers() == 0
+        Run.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
+        assert reaper.wake_workers() == 1
+
+    def test_none_without_work(self, host):
+        assert reaper.wake_workers() == 0
+
+
+@pytest.mark.django_db
+def test_the_reaper_is_scheduled_once():
+    assert Schedule.objects.filter(func="sandbox.tasks.sweep", cluster="web").count() == 1

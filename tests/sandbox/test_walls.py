@@ -1,0 +1,172 @@
+"""The walls, from inside: what a stranger's container finds when it tries them, on the real engine."""
+
+import struct
+
+import pytest
+from image_builder import ImageBuilder, busybox_layer, member, tar
+
+from sandbox import actions, walls
+from sandbox.conf import conf
+from sandbox.engine import RUN
+from sandbox.holder import elf
+from sandbox.limits import Limits
+from sandbox.models import Run
+
+pytestmark = pytest.mark.usefixtures("leaves_nothing")
+
+EPERM, ENOSYS = 1, 38
+SYSCALLS = {
+    "io_uring_setup": (425, (8, 0), EPERM),
+    "socket(AF_VSOCK)": (41, (40, 1, 0), EPERM),
+    "socket(AF_NETLINK)": (41, (16, 3, 0), EPERM),
+    "socket(AF_PACKET)": (41, (17, 3, 0), EPERM),
+    "socket(AF_ALG)": (41, (38, 5, 0), EPERM),
+    "unshare(CLONE_NEWUSER)": (272, (0x10000000,), EPERM),
+    "clone(CLONE_NEWUSER)": (56, (0x10000000 | 17, 0, 0), EPERM),
+    "clone3": (435, (0, 0), ENOSYS),
+    "keyctl": (250, (0, 0), EPERM),
+    "add_key": (248, (0, 0), EPERM),
+    "bpf": (321, (0, 0, 0), EPERM),
+    "perf_event_open": (298, (0, 0, 0), EPERM),
+    "userfaultfd": (323, (0,), EPERM),
+    "ptrace": (101, (0, 0), EPERM),
+    "process_vm_readv": (310, (1, 0), EPERM),
+    "mount": (165, (0, 0), EPERM),
+    "setns": (308, (0, 0), EPERM),
+    "pivot_root": (155, (0, 0), EPERM),
+    "chroot": (161, (0,), EPERM),
+    "init_module": (175, (0, 0), EPERM),
+    "syslog": (103, (2, 0), EPERM),
+    "open_by_handle_at": (304, (0, 0), EPERM),
+    "kcmp": (312, (1, 1), EPERM),
+    "settimeofday": (164, (0, 0), EPERM),
+    "getpid": (39, (), None),
+}
+
+
+def system_call(number: int, arguments: tuple[int, ...]) -> bytes:
+    """A static program whose exit status is the error number of one system call; 0 if it succeeds."""
+    registers = (b"\xbf", b"\xbe", b"\xba")  # mov edi, esi, edx
+    code = b"".join(opcode + struct.pack("<I", value) for opcode, value in zip(registers, arguments, strict=False))
+    code += b"\xb8" + struct.pack("<I", number) + b"\x0f\x05"  # mov eax; syscall
+    code += bytes.fromhex("31ff 4885c0 7904 89c7 f7df".replace(" ", ""))  # edi = rax < 0 ? -eax : 0
+    return elf(code + b"\xb8" + struct.pack("<I", 231) + b"\x0f\x05")  # exit_group(edi)
+
+
+def test_system_calls(run, tmp_path):
+    """One container tries them all, each in a program of its own, and says what the kernel answered."""
+    programs = [
+        member(f"try/{position}", system_call(number, arguments))
+        for position, (number, arguments, _error) in enumerate(SYSCALLS.values())
+    ]
+    script = "for program in /try/*; do $program; echo $? ${program#/try/}; done"
+    builder = ImageBuilder(layers=[busybox_layer(), tar(*programs)], config={"Cmd": ["/bin/sh", "-c", script]})
+    archive = builder.docker_archive(tmp_path / "image.tar")
+    ended = run(actions.store_image(checked=actions.check_archive(archive=archive)), collect={})
+
+    names = list(SYSCALLS)
+    answers = {names[int(position)]: int(code) for code, position in map(str.split, ended.log_path.open())}
+    assert answers == {name: error or 0 for name, (_number, _arguments, error) in SYSCALLS.items()}
+
+
+def test_everything_that_a_shell_can_try(run):
+    """One container tries all, and says on its log which of them worked."""
+    attempts = {
+        "tcp": "nc -w 2 1.1.1.1 80 < /dev/null",
+        "bridge": "nc -w 2 172.17.0.1 22 < /dev/null",
+        "metadata": "wget -T 2 -O - http://169.254.169.254/",
+        "dns": "nslookup example.com 1.1.1.1",
+        "interfaces": "grep -v -e lo: -e face -e Inter /proc/net/dev",
+        "write to the root": "touch /file",
+        "write to the inputs": "touch /input/file",
+        "remove an input": "rm -f /input/task.json",
+        "write to /bin": "touch /bin/file",
+        "write to /proc": "echo 1 > /proc/sys/kernel/panic",
+        "write to /sys": "echo 1 > /sys/kernel/profiling",
+        "device": "mknod /tmp/sda b 8 0",
+        "other user": "chown 0 /tmp",
+        "become root": "su -c true",
+        "run from /tmp": "cp /bin/busybox /tmp/sh && chmod +x /tmp/sh && /tmp/sh -c true",
+        "run from /output": "cp /bin/busybox /output/sh && chmod +x /output/sh && /output/sh -c true",
+        "socket of the engine": "ls /var/run/docker.sock",
+        "kernel log": "dmesg",
+    }
+    script = "".join(
+        f"if ({command}) >/dev/null 2>&1; then echo 'worked: {name}'; fi; " for name, command in attempts.items()
+    )
+    script += "rm -f /output/sh; cat /proc/self/status; head -c 17 /proc/1/cmdline; echo yes > /output/answer.txt"
+    ended = run(script)
+    log = ended.log_path.read_text()
+    assert ended.state == Run.State.SUCCEEDED, ended.detail
+    assert "worked" not in log, log
+    assert "NoNewPrivs:\t1" in log
+    assert "Seccomp:\t2" in log
+    assert "CapEff:\t0000000000000000" in log
+    assert "CapBnd:\t0000000000000000" in log
+    assert "docker-init" in log
+
+
+def test_setuid_file_gives_nothing(run, tmp_path):
+    """geteuid(2) from a setuid root file."""
+    code = bytes.fromhex("b86b0000000f05 89c7 b8e70000000f05".replace(" ", ""))  # exit_group(geteuid())
+    layers = [tar(member("try", elf(code), mode=0o4755, uid=0))]
+    archive = ImageBuilder(layers=layers, config={"Cmd": ["/try"], "User": "root"}).docker_archive(tmp_path / "i.tar")
+    ended = run(actions.store_image(checked=actions.check_archive(archive=archive)), collect={})
+    assert ended.exit_code == 65534 & 0xFF
+
+
+def test_options_as_the_engine_sees_them(engine, host, queue, monkeypatch):
+    """What DESIGN and SANDBOX promise, read back from a real container."""
+    from sandbox import worker
+
+    seen = {}
+    honest = type(engine).ending
+
+    def ending(self, container):
+        seen.update(self._client.inspect_container(container))
+        return honest(self, container)
+
+    monkeypatch.setattr(type(engine), "ending", ending)
+    queue("true", limits={"cpus": 0.5}, collect={})
+    worker.work()
+
+    config, options = seen["Config"], seen["HostConfig"]
+    assert config["User"] == "65534:65534"
+    assert config["Healthcheck"] == {"Test": ["NONE"]}
+    assert config["Labels"][RUN]
+    assert options["NetworkMode"] == "none"
+    assert options["ReadonlyRootfs"] is True
+    assert options["CapDrop"] == ["ALL"]
+    assert "no-new-privileges:true" in options["SecurityOpt"]
+    assert options["Memory"] == options["MemorySwap"] == 64 << 20
+    assert options["NanoCpus"] == 500_000_000
+    assert options["PidsLimit"] == 64
+    assert options["IpcMode"] == "private"
+    assert options["ShmSize"] == 16 << 20
+    assert options["Init"] is True
+    assert options["Privileged"] is False
+    assert options["Tmpfs"] == {"/tmp": "rw,noexec,nosuid,nodev,size=64m,nr_inodes=10000,mode=1777"}
+    assert {limit["Name"]: limit["Hard"] for limit in options["Ulimits"]} == {
+        "nofile": 1024,
+        "core": 0,
+        "fsize": 1 << 30,
+    }
+    assert options["LogConfig"]["Config"] == {"max-size": "1m", "max-file": "2"}
+    assert {mount["Destination"]: mount["RW"] for mount in seen["Mounts"]} == {"/input": False, "/output": True}
+
+
+def test_gpus_are_asked_for_by_their_uuid():
+    """There is no GPU here: this looks at the request that an engine would get."""
+    body = walls.container(
+        image_id="sha256:0",
+        step="fit",
+        limits=Limits(gpus=1),
+        gpus=["GPU-1"],
+        inputs="in",
+        outputs="out",
+        conf=conf(),
+    )
+    assert body["HostConfig"]["DeviceRequests"] == [
+        {"Driver": "nvidia", "DeviceIDs": ["GPU-1"], "Capabilities": [["gpu", "compute", "utility"]]}
+    ]
+    assert not any(item.startswith("NVIDIA_") for item in body["Env"])
