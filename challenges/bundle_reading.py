@@ -46,7 +46,11 @@ SECTIONS: Final[dict[str, Keys]] = {
     "sizes": {"aux": (int, "aux_size"), "core": (int, "core_size"), "candidates": (int, "candidate_size")},
 }
 _DATA: Final[Keys] = {name: (str, name) for name in ("file", "target", "patient", "task", "sample")}
-TEXTS: Final = {"overview": "overview", "data": "data_text", "rules": "rules"}
+TEXTS: Final[Keys] = {
+    f"{key}{suffix}": (str, f"{name}{suffix}")
+    for key, name in (("overview", "overview"), ("data", "data_text"), ("rules", "rules"))
+    for suffix in ("", "_de")
+}
 PHASE: Final[Keys] = {
     "kind": (str, "kind"),
     "opens": (datetime, "opens_at"),
@@ -54,10 +58,7 @@ PHASE: Final[Keys] = {
     "seeds": (int, "seeds"),
     "folds": (int, "folds"),
 }
-FIELDS: Final = [
-    *(name for keys in (GENERAL, *SECTIONS.values()) for _kind, name in keys.values()),
-    *(f"{name}{suffix}" for name in TEXTS.values() for suffix in ("", "_de")),
-]
+FIELDS: Final = [name for keys in (GENERAL, *SECTIONS.values(), TEXTS) for _kind, name in keys.values()]
 _KINDS: Final[dict[type, Any]] = {
     str: gettext_lazy("a text in quotation marks"),
     int: gettext_lazy("a whole number"),
@@ -177,15 +178,13 @@ def _phase(facts: dict[str, Any], zone: ZoneInfo) -> dict[str, Any]:
 
 
 def _texts(folder: Path, facts: dict[str, Any]) -> dict[str, str]:
-    """The texts; `overview.md` may have a German sibling `overview.de.md`."""
-    names = _values(facts, {key: (str, key) for key in TEXTS}, "texts")
-    found = {}
-    for key, name in names.items():
-        found[TEXTS[key]] = _text(folder, name)
-        sibling = str(Path(name).with_suffix(f".de{Path(name).suffix}"))
-        if (folder / sibling).exists():
-            found[f"{TEXTS[key]}_de"] = _text(folder, sibling)
-    return found
+    """The texts by field. German ones are named by `overview_de`, or lie beside the English as `overview.de.md`."""
+    names = _values(facts, TEXTS, "texts")
+    for field_name, name in list(names.items()):
+        sibling = Path(name).with_suffix(".de.md")
+        if name and (folder / sibling).is_file():
+            names.setdefault(f"{field_name}_de", str(sibling))
+    return {field_name: _text(folder, name) for field_name, name in names.items()}
 
 
 def _text(folder: Path, name: str) -> str:

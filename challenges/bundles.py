@@ -158,13 +158,10 @@ def _dump_data(dataset: Dataset, folder: Path) -> str:
 
 def _dump_texts(challenge: Challenge, folder: Path) -> str:
     names = {}
-    for key, name in TEXTS.items():
-        english, german = getattr(challenge, name), getattr(challenge, f"{name}_de")
-        if english or german:
-            names[key] = f"{key}.md"
-            _write(folder / f"{key}.md", english.encode())
-        if german:
-            _write(folder / f"{key}.de.md", german.encode())
+    for key, text in _told(challenge, TEXTS).items():
+        if text:
+            names[key] = f"{key.replace('_de', '.de')}.md"
+            _write(folder / names[key], text.encode())
     return section("texts", names)
 
 

@@ -68,16 +68,16 @@ SENTENCES: Final[dict[str, tuple[Any, Any]]] = {
     "size": (
         _("Number of records"),
         _(
-            "Phase “%(phase)s” scores attacks on %(scored)s candidates × %(seeds)s seeds = %(total)s. "
+            "Phase “%(phase)s” scores attacks on %(total)s candidates (%(scored)s for each seed, seeds: %(seeds)s). "
             "A leak is measured with a standard error of about %(error)s."
         ),
     ),
     "size-small": (
         _("Too few records for firm conclusions"),
         _(
-            "Phase “%(phase)s” scores attacks on %(scored)s candidates × %(seeds)s seeds = %(total)s; at least "
-            "%(least)s are advised. A leak will be measured with a standard error of about %(error)s (with %(advised)s "
-            "it would be %(advised_error)s): a harmless defense may seem to leak up to ±%(twice)s by chance, and "
+            "Phase “%(phase)s” scores attacks on %(total)s candidates (%(scored)s for each seed, seeds: %(seeds)s); "
+            "at least %(least)s are advised. A leak will be measured with a standard error of about %(error)s (with "
+            "%(advised)s it would be %(advised_error)s): a harmless defense may seem to leak up to ±%(twice)s by chance, and "
             "entries that differ by less cannot be told apart. You may publish all the same. More records, or more "
             "seeds, would help."
         ),
@@ -181,7 +181,7 @@ SENTENCES: Final[dict[str, tuple[Any, Any]]] = {
     ),
     "limits": (
         _("Resources"),
-        _("A container may use %(seconds)s s, %(memory_mb)s MB of memory, %(cpus)s processors and %(gpus)s GPUs."),
+        _("A container may use: time %(seconds)s s, memory %(memory_mb)s MB, processors %(cpus)s, GPUs %(gpus)s."),
     ),
     "limits-long": (
         _("Resources"),
