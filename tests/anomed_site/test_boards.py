@@ -1,0 +1,121 @@
+"""The boards and the matrix: what they say, what they cost, and how browsers keep them fresh."""
+
+from collections.abc import Callable
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from challenges.models import Challenge
+from submissions.models import Duel, Standing, Submission, Team
+
+pytestmark = pytest.mark.django_db
+
+Field = Callable[[int], list[Submission]]
+HTMX = {"HX-Request": "true"}
+
+
+def queries(browser: Client, url: str) -> int:
+    with CaptureQueriesContext(
+        connection,
+    ) as captured:
+        assert browser.get(url).status_code == 200
+    return len(captured)
+
+
+@pytest.mark.parametrize("name", ["challenge_boards", "challenge_matrix", "challenge_submissions"])
+@pytest.mark.parametrize("who", ["anonymous", "ada", "olga"])
+def test_the_number_of_queries_does_not_grow(
+    browsers: dict[str, Client], clinic: Challenge, field: Field, name: str, who: str
+) -> None:
+    url = reverse(name, args=[clinic.slug])
+    field(2)
+    few = queries(browsers[who], url)
+    field(28)
+    assert queries(browsers[who], url) == few
+
+
+def test_the_board_ranks_and_marks_ones_own(browsers: dict[str, Client], clinic: Challenge, field: Field) -> None:
+    field(2)
+    page = browsers["ada"].get(reverse("challenge_boards", args=[clinic.slug])).content.decode()
+    assert page.index("defense-0") < page.index("defense-1")
+    assert page.count('class="is-own"') == 2
+    assert 'medal medal-1">1<' in page
+    assert "<caption" in page
+    assert "defense-0: utility 0.80, privacy 0.90." in page  # the picture in words
+
+
+def test_organisers_see_exact_figures(browsers: dict[str, Client], clinic: Challenge, field: Field) -> None:
+    field(1)
+    url = reverse("challenge_boards", args=[clinic.slug])
+    Standing.objects.update(utility=0.7444)
+    assert "0.74<" in browsers["olga"].get(url).content.decode()
+    assert "0.74<" not in browsers["ada"].get(url).content.decode()
+
+
+def test_anchors_are_shown_without_a_rank(
+    browsers: dict[str, Client], clinic: Challenge, ready: Callable[..., Submission]
+) -> None:
+    ready("olga", "defense", role="trivial", name="majority")
+    page = browsers["anonymous"].get(reverse("challenge_boards", args=[clinic.slug])).content.decode()
+    assert "is-anchor" in page
+    assert "trivial anchor" in page
+    assert "not ranked" in page
+
+
+@pytest.mark.parametrize("name", ["challenge_boards", "challenge_matrix"])
+def test_an_empty_board_says_what_to_do_next(client: Client, clinic: Challenge, name: str) -> None:
+    page = client.get(reverse(name, args=[clinic.slug])).content.decode()
+    assert 'class="empty' in page
+    assert reverse("submit", args=[clinic.slug]) in page
+
+
+def test_the_matrix_names_every_cell(client: Client, clinic: Challenge, field: Field, teams: dict[str, Team]) -> None:
+    field(2)
+    pending, failed = Duel.objects.all()[:2]
+    Duel.objects.filter(pk=pending.pk).update(state="pending", mean_leak=None)
+    Duel.objects.filter(pk=failed.pk).update(state="failed", mean_leak=None)
+    page = client.get(reverse("challenge_matrix", args=[clinic.slug])).content.decode()
+    assert page.count('class="cell heat-4"') == 2  # 0.12
+    assert "to come</span>" in page
+    assert 'is-failed">failed<' in page
+
+
+@pytest.mark.parametrize("name", ["challenge_boards", "challenge_matrix", "challenge_submissions"])
+def test_htmx_gets_the_fragment_alone(client: Client, clinic: Challenge, name: str) -> None:
+    url = reverse(name, args=[clinic.slug])
+    whole, part = client.get(url), client.get(url, headers=HTMX)
+    assert "<html" in whole.content.decode()
+    assert "<html" not in part.content.decode()
+    assert "HX-Request" in whole.headers["Vary"]
+    assert "no-cache" in part.headers["Cache-Control"]
+    assert "ETag" not in whole.headers  # its forms carry tokens
+
+
+def test_an_unchanged_fragment_is_not_sent_again(browsers: dict[str, Client], clinic: Challenge, field: Field) -> None:
+    field(1)
+    url = reverse("challenge_boards", args=[clinic.slug])
+    browser = browsers["ada"]
+    etag = browser.get(url, headers=HTMX).headers["ETag"]
+    same = browser.get(url, headers={**HTMX, "If-None-Match": etag})
+    assert (same.status_code, same.content) == (304, b"")
+    assert "HX-Request" in same.headers["Vary"]
+    clinic.mark_changed()
+    assert browser.get(url, headers={**HTMX, "If-None-Match": etag}).status_code == 200
+    etag = browser.get(url, headers=HTMX).headers["ETag"]
+    assert browsers["ben"].get(url, headers={**HTMX, "If-None-Match": etag}).status_code == 200
+    assert browser.get(url, headers={**HTMX, "If-None-Match": etag, "Accept-Language": "de"}).status_code == 200
+
+
+def test_an_entrys_fragment_changes_when_one_of_its_runs_starts(
+    browsers: dict[str, Client], ready: Callable[..., Submission]
+) -> None:
+    entry = ready("ada", "defense")
+    url = reverse("submission", args=[entry.pk])
+    etag = browsers["ada"].get(url, headers=HTMX).headers["ETag"]
+    assert browsers["ada"].get(url, headers={**HTMX, "If-None-Match": etag}).status_code == 304
+    run = entry.steps.get(name="fit", phase__isnull=False).run
+    type(run).objects.filter(pk=run.pk).update(state="running")
+    assert browsers["ada"].get(url, headers={**HTMX, "If-None-Match": etag}).status_code == 200

@@ -1,0 +1,95 @@
+"""Entering an image with a plain form, for browsers without JavaScript."""
+
+from typing import Any
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
+from django.urls import reverse
+
+from anomed_site.models import User
+from challenges.models import Challenge
+from submissions.models import Submission, Team
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def url(clinic: Challenge, teams: dict[str, Team]) -> str:
+    return reverse("submit", args=[clinic.slug])
+
+
+def form(**more: Any) -> dict[str, Any]:
+    archive = SimpleUploadedFile("my-attack.tar", b"an archive" * 100)
+    return {"kind": "attack", "name": "", "note": "first try", "file": archive, **more}
+
+
+def test_a_plain_form_brings_the_whole_file(browsers: dict[str, Client], url: str) -> None:
+    answer = browsers["ada"].post(url, form(), follow=True)
+    entry = Submission.objects.get()
+    assert answer.redirect_chain == [(entry.get_absolute_url(), 302)]
+    assert (entry.kind, entry.name, entry.note, entry.state) == ("attack", "my-attack", "first try", "checking")
+    assert entry.upload.path.read_bytes() == b"an archive" * 100
+
+
+def test_a_refusal_is_shown_in_the_form(browsers: dict[str, Client], url: str, clinic: Challenge) -> None:
+    Challenge.objects.update(daily_quota=1)
+    browsers["ada"].post(url, form())
+    answer = browsers["ada"].post(url, form())
+    assert answer.status_code == 422
+    assert "has used all its entries of the last 24 hours" in answer.content.decode()
+    assert Submission.objects.count() == 1
+
+
+def test_a_form_without_a_file_is_explained(browsers: dict[str, Client], url: str) -> None:
+    answer = browsers["ada"].post(url, {"kind": "attack"})
+    assert answer.status_code == 422
+    assert 'id="error_1_id_file"' in answer.content.decode()
+
+
+def test_organisers_enter_anchors_without_a_team(browsers: dict[str, Client], url: str) -> None:
+    browsers["olga"].post(url, form(kind="defense", role="trivial"))
+    entry = Submission.objects.get()
+    assert (entry.role, entry.team) == ("trivial", None)
+    assert browsers["olga"].post(url, form(role="entry")).status_code == 422
+
+
+def test_participants_cannot_enter_anchors(browsers: dict[str, Client], url: str) -> None:
+    browsers["ada"].post(url, form(kind="defense", role="trivial"))
+    assert Submission.objects.get().role == "entry"
+
+
+def test_strangers_are_turned_away_before_their_file_is_read(
+    url: str, clinic: Challenge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object) -> None:
+        raise AssertionError("the body was parsed")
+
+    monkeypatch.setattr("django.http.request.HttpRequest._load_post_and_files", read)
+    answer = Client(enforce_csrf_checks=True).post(url, form())
+    assert answer.status_code == 302
+    assert answer.headers["Location"].startswith(reverse("account_login"))
+
+
+def test_a_giant_is_turned_away_before_it_is_read(
+    browsers: dict[str, Client], url: str, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.SANDBOX = {**settings.SANDBOX, "max_archive_bytes": -1_000_000}
+    answer = browsers["ada"].post(url, form(), follow=True)
+    assert "The file is larger than this server takes." in answer.content.decode()
+    assert not Submission.objects.exists()
+
+
+def test_the_form_needs_its_token(ada: User, url: str) -> None:
+    browser = Client(enforce_csrf_checks=True)
+    browser.force_login(ada)
+    answer = browser.post(url, form())
+    assert answer.status_code == 403
+    assert "The form was too old" in answer.content.decode()
+    assert not Submission.objects.exists()
+
+
+def test_nothing_is_entered_in_a_closed_challenge(browsers: dict[str, Client], url: str) -> None:
+    Challenge.objects.update(status="closed")
+    assert "This challenge does not take entries now." in browsers["ada"].get(url).content.decode()
+    assert browsers["ada"].post(url, form()).status_code == 422
