@@ -28,7 +28,7 @@ def clean(text: str) -> str:
 
 
 def cell(value: Any) -> str:
-    """One value in one line: numbers with three decimals, yes and no, a dash for nothing."""
+    """One value in one line: numbers with two decimals, yes and no, a dash for nothing."""
     if value is None or value == "":
         return NOTHING
     if isinstance(value, bool):

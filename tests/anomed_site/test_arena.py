@@ -94,7 +94,7 @@ def page() -> Iterator[Page]:
     with sync_playwright() as playwright:
         flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
         browser = playwright.chromium.launch(executable_path=browser_path, args=flags)
-        yield browser.new_page(viewport={"width": 1280, "height": 900})
+        yield browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
         browser.close()
 
 

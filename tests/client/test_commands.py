@@ -105,7 +105,7 @@ def test_boards(signed_in: Arena, anomed: Anomed) -> None:
     signed_in.boards = {"version": 1, "defenses": [row], "attacks": []}
     shown = anomed("board", "demo").stdout
     assert "\x1b" not in shown
-    assert re.search(r"Mallory .* \[b\]x\[/b\] .* 0\.123 ± 0\.010 .* yes", shown)
+    assert re.search(r"Mallory .* \[b\]x\[/b\] .* 0\.12 ± 0\.01 .* yes", shown)
     assert "Attacks: none yet." in shown
     (line,) = anomed("board", "demo", "--json").stdout.splitlines()
     assert json.loads(line) == {"board": "defenses"} | row
@@ -123,7 +123,7 @@ def test_matrix(signed_in: Arena, anomed: Anomed) -> None:
             {"attack": "a1", "defense": "d2", "leak": None, "state": "queued"},
         ],
     }
-    assert re.search(r"lira \(Eve\) .* 0\.310 .* queued", anomed("matrix", "demo").stdout)
+    assert re.search(r"lira \(Eve\) .* 0\.31 .* queued", anomed("matrix", "demo").stdout)
     assert len(anomed("matrix", "demo", "--json").stdout.splitlines()) == 2
 
 

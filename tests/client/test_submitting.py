@@ -40,7 +40,7 @@ def test_submit_an_archive(signed_in: Arena, anomed: Anomed, archive: Path) -> N
     assert [call[0] for call in signed_in.calls if call[1].startswith("uploads/")] == ["HEAD"] + ["PATCH"] * 4
     (submission,) = signed_in.submissions.values()
     assert (submission["kind"], submission["name"], submission["note"]) == ("defense", "Ours", "first try")
-    assert "scored: utility 0.750, privacy 0.500, score 0.600, rank 2" in done.stdout
+    assert "scored: utility 0.75, privacy 0.50, score 0.60, rank 2" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
 
 
@@ -174,7 +174,7 @@ def test_wait_tells_each_change_once(signed_in: Arena, anomed: Anomed, archive: 
     done = anomed("submit", "demo", "--attack", archive, "--full", "--wait")
     assert done.returncode == 0, done.stderr
     told = done.stdout.splitlines()
-    assert told[-1] == "scored: score 0.310, rank 1"
+    assert told[-1] == "scored: score 0.31, rank 1"
     for line in ("checking: the archive is being checked", "  fit (rehearsal): succeeded, 2 s"):
         assert told.count(line) == 1
     assert signed_in.not_modified == 1

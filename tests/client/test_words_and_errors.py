@@ -45,7 +45,7 @@ def test_json_lines_are_plain_ascii(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_cells() -> None:
-    assert [cell(value) for value in (None, "", True, 0.12345, 3)] == ["–", "–", "yes", "0.123", "3"]
+    assert [cell(value) for value in (None, "", True, 0.12345, 3)] == ["–", "–", "yes", "0.12", "3"]
 
 
 REQUEST = httpx.Request("GET", "https://a.example/api/v1/me")
