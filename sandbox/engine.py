@@ -114,6 +114,12 @@ class Engine:
         self._version = client.api_version
         return client
 
+    def hang_up(self) -> None:
+        """Closes the connections of the calling thread, which the SDK would keep by the dozen."""
+        client = self._local.__dict__.pop("client", None)
+        if client is not None:
+            client.close()
+
     def _labels(self, **more: str) -> dict[str, str]:
         return {INSTALLATION: self.installation, **more}
 

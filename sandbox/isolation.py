@@ -70,10 +70,11 @@ def _listen(channel: socket.socket, deadline: float) -> bytes:
     """All that the child says until it hangs up. First its process id, so that it can be stopped when it is late."""
     said = bytearray()
     handle = -1
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
     try:
         while len(said) <= MAX_ANSWER:
-            ready, _, _ = select.select([channel], [], [], max(0, deadline - time.monotonic()))
-            piece = channel.recv(1 << 16) if ready else b""
+            piece = channel.recv(1 << 16) if poll.poll(max(0, 1000 * (deadline - time.monotonic()))) else b""
             said += piece
             if handle < 0 and len(said) >= 4:
                 with contextlib.suppress(ProcessLookupError):

@@ -150,6 +150,7 @@ class Lease:
                     return
                 self._look()
         finally:
+            self._engine.hang_up()
             connection.close()
 
     def _look(self) -> None:

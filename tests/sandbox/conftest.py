@@ -79,6 +79,7 @@ def engine(settings: Any) -> Iterator[Engine]:
     for image in client.images(name=f"{engine.prefix}/*"):
         for tag in image["RepoTags"]:
             client.remove_image(tag)
+    engine.hang_up()
 
 
 @pytest.fixture
