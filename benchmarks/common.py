@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.arena import ORGANISER, Arena, write_challenge
-from tests.conftest import patients
+from tests.arena import ORGANISER, Arena, patients, write_challenge
 
 
 @dataclass(frozen=True)

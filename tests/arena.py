@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
+import pandas as pd
 
 ROOT = Path(__file__).parent.parent
 PASSWORD = "correct horse battery"
@@ -145,6 +147,23 @@ class Arena:
             if ours and b"qcluster" in command:
                 found.append(int(folder.name))
         return found
+
+
+def patients(rows: int = 700) -> pd.DataFrame:
+    """Invented patients with an id, of whom age and glucose tell something about diabetes."""
+    random = np.random.default_rng(11)
+    age = random.integers(20, 81, rows)
+    glucose = np.round(random.normal(100, 18, rows), 1)
+    risk = (glucose - 100) / 15 + (age - 50) / 20 + random.normal(0, 1, rows)
+    return pd.DataFrame(
+        {
+            "patient": [f"canary-{number:05d}" for number in random.permutation(rows)],
+            "age": age,
+            "sex": random.choice(["female", "male"], rows),
+            "glucose": glucose,
+            "diabetes": np.where(risk > 0, "yes", "no"),
+        }
+    )
 
 
 def write_challenge(folder: Path, table: Any, **changes: Any) -> Path:

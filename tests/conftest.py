@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 from django.core.cache import cache
 from django.core.files import File
@@ -21,25 +19,9 @@ from sandbox.models import Image
 from submissions import actions, flow
 from submissions.models import Submission, Team
 from submissions.states import State
+from tests.arena import patients
 
 PASSWORD = "correct horse battery"
-
-
-def patients(rows: int = 700) -> pd.DataFrame:
-    """Invented patients with an id, of whom age and glucose tell something about diabetes."""
-    random = np.random.default_rng(11)
-    age = random.integers(20, 81, rows)
-    glucose = np.round(random.normal(100, 18, rows), 1)
-    risk = (glucose - 100) / 15 + (age - 50) / 20 + random.normal(0, 1, rows)
-    return pd.DataFrame(
-        {
-            "patient": [f"canary-{number:05d}" for number in random.permutation(rows)],
-            "age": age,
-            "sex": random.choice(["female", "male"], rows),
-            "glucose": glucose,
-            "diabetes": np.where(risk > 0, "yes", "no"),
-        }
-    )
 
 
 @pytest.fixture(autouse=True)
