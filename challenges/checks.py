@@ -236,9 +236,9 @@ def _apart(phase: Phase, schema: Schema, table: pd.DataFrame, deal: Deal) -> Fin
 
 
 def _classes(schema: Schema, table: pd.DataFrame, deal: Deal) -> list[Finding]:
-    """Every class can be learnt from core alone (all that is sure to be in training) and measured on test."""
+    """Every class can be learnt, by defenses and by attacks, and measured."""
     target = table[schema.target]
-    parts = {"core": target.iloc[deal.core], "auxiliary": target.iloc[deal.aux], "test": target.iloc[deal.test]}
+    parts = {"training": target.iloc[deal.train], "auxiliary": target.iloc[deal.aux], "test": target.iloc[deal.test]}
     if not schema.labels:
         constant = [name for name, values in parts.items() if values.nunique() < 2]
         if constant:
@@ -272,8 +272,8 @@ def _blind(phase: Phase, schema: Schema, table: pd.DataFrame) -> Finding:
     except TableError as error:
         return Finding("error", "blind-failed", {"problem": str(error)})
     auc = float(np.mean([result.auc for result in results]))
-    spread = _SPREAD * math.sqrt(sum(result.standard_error**2 for result in results)) / len(results)
-    z = abs(auc - 0.5) / spread
+    at_chance = [(r.members + r.nonmembers + 1) / (12 * r.members * r.nonmembers) for r in results]  # Mann-Whitney
+    z = abs(auc - 0.5) * len(results) / (_SPREAD * math.sqrt(sum(at_chance)))
     facts = {"auc": auc, "z": round(z, 1)}
     if z > _BROKEN:
         return Finding("error", "blind-broken", facts)

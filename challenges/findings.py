@@ -16,7 +16,7 @@ Level = Literal["ok", "info", "warning", "error"]
 # Words in the facts that are codes elsewhere and words here.
 _WORDS: Final[dict[str, dict[str, Any]]] = {
     "phase": {"development": _("development"), "final": _("final")},
-    "part": {"core": _("core"), "test": _("test"), "auxiliary": _("auxiliary"), "sample": _("public sample")},
+    "part": {"training": _("training"), "test": _("test"), "auxiliary": _("auxiliary")},
     "needs": {
         "binary": _("a target of two classes"),
         "classes": _("a target of classes"),
@@ -77,9 +77,9 @@ SENTENCES: Final[dict[str, tuple[Any, Any]]] = {
         _(
             "Phase “%(phase)s” scores attacks on %(total)s candidates (%(scored)s for each seed, seeds: %(seeds)s); "
             "at least %(least)s are advised. A leak will be measured with a standard error of about %(error)s (with "
-            "%(advised)s it would be %(advised_error)s): a harmless defense may seem to leak up to ±%(twice)s by chance, and "
-            "entries that differ by less cannot be told apart. You may publish all the same. More records, or more "
-            "seeds, would help."
+            "%(advised)s it would be %(advised_error)s): a harmless defense may seem to leak up to ±%(twice)s by "
+            "chance, and entries that differ by less cannot be told apart. You may publish all the same. More "
+            "records, or more seeds, would help."
         ),
     ),
     "parts": (_("Parts"), _("The table cannot be dealt in phase “%(phase)s”: %(problem)s")),

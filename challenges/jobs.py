@@ -8,6 +8,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,15 +31,20 @@ def read_table(
     sample_rows: int,
     seed: int,
 ) -> dict[str, Any]:
-    """Profiles an uploaded file, writes `table.parquet` and, if there is a target, a generated `sample.parquet`."""
+    """Profiles an uploaded file, writes `table.parquet` and, if there is a target, a generated `sample.parquet`.
+
+    Where none can be generated the reason is among the notes: the organiser may have a sample of their own.
+    """
     facts = tables.profile(Path(source), suffix, target or None, patient or None, roles, task or None)
     table = Path(folder, "table.parquet")
     sha256 = tables.write_canonical(Path(source), facts.schema, table, suffix)
     made = 0
     if facts.schema.target:
-        made = make_sample(table=str(table), schema=facts.schema.to_json(), rows=sample_rows, seed=seed, folder=folder)[
-            "rows"
-        ]
+        try:
+            columns = facts.schema.to_json()
+            made = make_sample(table=str(table), schema=columns, rows=sample_rows, seed=seed, folder=folder)["rows"]
+        except TableError as error:
+            facts = replace(facts, notes=(*facts.notes, str(error)))
     return {"profile": facts.to_json(), "sha256": sha256, "sample_rows": made}
 
 

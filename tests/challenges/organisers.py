@@ -4,9 +4,10 @@ import io
 from typing import Any
 
 import pandas as pd
+from django.utils import timezone
 from sklearn.datasets import load_breast_cancer
 
-from challenges import actions
+from challenges import actions, checks
 from challenges.models import Challenge, CheckReport, Phase
 from challenges.uploads import staged_table
 from tests.challenges.conftest import clinic
@@ -48,8 +49,12 @@ def small_draft(by: Any, slug: str = "small", **fields: Any) -> Challenge:
 
 
 def checked(challenge: Challenge) -> CheckReport:
-    """A passed check for the present state, for tests of what comes after it."""
-    report = actions.check_now(challenge=challenge)
-    assert report.state == CheckReport.State.PASSED, [finding.text for finding in report.findings]
+    """A passed check of the present state, for tests of what comes after it; the check itself is in test_checks.py."""
+    Challenge.objects.filter(pk=challenge.pk).update(trivial_utility=0.5, reference_utility=0.9)
     challenge.refresh_from_db()
-    return report
+    return CheckReport.objects.create(
+        challenge=challenge,
+        state=CheckReport.State.PASSED,
+        fingerprint=checks.fingerprint(challenge),
+        finished_at=timezone.now(),
+    )

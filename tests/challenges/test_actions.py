@@ -114,7 +114,7 @@ def test_an_upload_larger_than_the_cap_is_refused_while_it_is_read(monkeypatch: 
         give_data(new_challenge(olga), clinic_csv(), target="diabetes")
 
 
-# Check, publish, close ------------------------------------------------------------------------------------------------------
+# Check, publish, close ------------------------------------------------------------------------------------------------
 
 
 def test_the_check_runs_in_the_background(draft: Challenge, olga: User) -> None:
