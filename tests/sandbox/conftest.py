@@ -1,7 +1,6 @@
 """A sandbox of its own for each test: a real engine, an installation id that nothing else uses, and polite purposes."""
 
 import json
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -14,6 +13,7 @@ from hostile_readers import read_answer
 from image_builder import ImageBuilder, busybox_layer
 
 from sandbox import actions, chambers, purposes, reaper, worker
+from sandbox.conf import scratch_root
 from sandbox.engine import Engine, engine_at
 from sandbox.models import Host, Image, Run
 
@@ -133,15 +133,4 @@ def leaves_nothing(engine: Engine) -> Iterator[None]:
     chambers.close()
     assert engine.containers() == []
     assert engine.volumes() == []
-    from sandbox.conf import scratch_root
-
     assert list(scratch_root().glob("*")) == []
-
-
-def until(condition: Callable[[], Any], seconds: float = 20) -> Any:
-    """Waits for another process to bring something about."""
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)
-    return found

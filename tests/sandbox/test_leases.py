@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import until
 from django.db import connection
 from django.utils import timezone
+from patience import until
 
-from sandbox import actions, leases, reaper, worker
+from sandbox import actions, chambers, leases, reaper, worker
 from sandbox.engine import RUN
 from sandbox.models import Gpu, Host, Image, Run, Slot
 from sandbox.reasons import Reason
@@ -229,8 +229,6 @@ class TestKilledWorkers:
         for run in runs:
             assert Run.objects.filter(owner=str(run.pk)).count() == 1
         assert not Slot.objects.exclude(run=None).exists()
-        from sandbox import chambers
-
         chambers.close()
         reaper.sweep()
         assert engine.containers() == []
