@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from django.db.models import Count
+from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 
 from sandbox.models import Run
@@ -110,7 +111,7 @@ def failure_of(submission: Submission) -> Failure | None:
         sentence=sentence(reason),
         cause=sentence(cause) if cause else "",
         hint=hint(cause or reason),
-        detail=submission.failure_detail,
+        detail=_(submission.failure_detail) if submission.failure_detail else "",
     )
 
 
@@ -130,7 +131,7 @@ def run_time(run: Run, *, exact: bool) -> str:
     if run.seconds is None:
         return ""
     if exact or not run.private:
-        return _("%(seconds).1f s") % {"seconds": run.seconds}
+        return _("%(seconds)s s") % {"seconds": number_format(round(run.seconds, 1), 1)}
     steps = max(1, math.ceil(run.seconds / TIME_STEP))
     return _("up to %(seconds)s s") % {"seconds": steps * TIME_STEP}
 

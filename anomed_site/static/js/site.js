@@ -25,6 +25,11 @@
     }
   });
 
+  // On narrow screens the tabs scroll: show the one that is open.
+  const tabs = document.querySelector(".tabs");
+  const here = tabs?.querySelector("[aria-current]");
+  if (here) tabs.scrollLeft = here.offsetLeft - tabs.offsetLeft - (tabs.clientWidth - here.clientWidth) / 2;
+
   // Copying a token.
   if (navigator.clipboard) {
     for (const button of document.querySelectorAll("[data-copy]")) {
