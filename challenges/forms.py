@@ -31,7 +31,7 @@ class ChallengeForm(forms.ModelForm[Challenge]):
     """A challenge, with its organisers by email address: a list of all people would show participants' addresses."""
 
     organiser_emails = forms.CharField(
-        label=gettext_lazy("organisers"),
+        label=gettext_lazy("Organisers"),
         required=False,
         widget=forms.Textarea(attrs={"rows": 3, "cols": 40}),
         help_text=gettext_lazy(
