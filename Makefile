@@ -26,7 +26,7 @@ engine:
 	@deploy/ensure engine
 
 browser:
-	@deploy/ensure browser
+	@deploy/ensure tests
 
 prepare: $(VENV)/.ready
 	@$(MANAGE) migrate --verbosity 0
@@ -50,7 +50,7 @@ lint: $(VENV)/.ready
 	$(MANAGE) makemigrations --check --dry-run --verbosity 0
 
 test: engine browser kits lint
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 benchmarks: engine prepare kits
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -12,6 +12,8 @@ from typing import Self
 import structlog
 from django.conf import settings
 
+from sandbox import reaper
+
 log = structlog.get_logger("processes")
 
 # A cluster that is told to stop first finishes the run that is under way; after this it is ended.
@@ -96,6 +98,9 @@ class Supervisor:
             time.sleep(0.1)
         for process in self.processes:
             process.signal(signal.SIGKILL)
+        # No worker is left: what one of them could not take away goes now, its runs are done again next time.
+        for host, fault in reaper.remove_everything().items():
+            log.warning("engine_not_cleaned", host=host, fault=fault)
 
     def _log_of(self, process: Process) -> Path:
         return self.logs / f"{process.name}.log"

@@ -44,7 +44,7 @@ def arena(*, serve: bool = True) -> Iterator[Arena]:
         yield made
     finally:
         made.stop()
-        made.manage("sandbox_clean")
+        made.manage("sandbox_clean")  # of the benchmarks that play the worker themselves
         shutil.rmtree(folder, ignore_errors=True)
 
 
