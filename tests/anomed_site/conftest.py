@@ -1,10 +1,11 @@
 """What the pages' tests share: a field of scored entries, and pages asked for as several kinds of person."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from django.test import Client
+from django.utils import translation
 
 from anomed_site.models import User
 from challenges.models import Challenge
@@ -22,6 +23,13 @@ def plain_static_files(settings: Any) -> None:
         **settings.STORAGES,
         "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
     }
+
+
+@pytest.fixture(autouse=True)
+def english_again() -> Iterator[None]:
+    """A German request leaves its thread German; the next test begins in English."""
+    yield
+    translation.activate("en")
 
 
 @pytest.fixture
