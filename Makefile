@@ -46,7 +46,7 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/djlint --quiet --check --lint anomed_site/templates
+	$(BIN)/djlint --quiet --check --lint anomed_site/templates challenges/templates
 	$(MANAGE) makemigrations --check --dry-run --verbosity 0
 
 test: engine browser kits lint
@@ -59,7 +59,8 @@ screenshots: browser $(VENV)/.ready
 	$(BIN)/python docs/screenshots.py $(ARGS)
 
 messages: $(VENV)/.ready
-	$(MANAGE) makemessages --locale de --no-obsolete --ignore .venv --ignore var
+	$(MANAGE) makemessages --locale de --no-obsolete --no-wrap --ignore .venv --ignore var --ignore starter_kits \
+	    --ignore client --ignore tests --ignore benchmarks
 	$(MANAGE) compilemessages --verbosity 0
 
 clean:

@@ -23,6 +23,7 @@ from anomed import archives, images
 from playwright.sync_api import Browser, sync_playwright
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
+from sklearn.datasets import load_breast_cancer
 
 from tests.arena import LEASE_SECONDS, ORGANISER, PASSWORD, ROOT, Arena, build, patients, wait_for, write_challenge
 
@@ -133,8 +134,8 @@ def test_a_newcomer_signs_up_joins_uploads_and_watches_the_board(arena: Arena, b
     page.set_input_files("input[type=file]", str(archive))
     page.click("[data-upload-start]")
     page.wait_for_url(re.compile(r"/submissions/[0-9a-f-]{36}/"), timeout=60_000)
-    page.wait_for_selector("main .state.is-open", timeout=120_000)  # no reload: the timeline is live
-    watcher.wait_for_function("document.querySelector('main').innerText.includes('Team Nora')", timeout=30_000)
+    page.get_by_role("link", name="See the boards").wait_for(timeout=120_000)  # no reload: the timeline is live
+    watcher.locator("main").get_by_text("Team Nora").first.wait_for(timeout=30_000)
     assert problems == []
 
 
@@ -149,6 +150,43 @@ def thin_archive(arena: Arena, image: str) -> Path:
         made.file.seek(0)
         shutil.copyfileobj(made.file, target)
     return path
+
+
+@pytest.mark.browser
+def test_an_organiser_publishes_a_csv_and_a_kit_runs_in_it(arena: Arena, browser: Browser) -> None:
+    """scikit-learn's breast cancer set, by an organiser who knows only the admin; then an unchanged starter kit."""
+    csv = arena.var / "wdbc.csv"
+    load_breast_cancer(as_frame=True).frame.to_csv(csv, index=False)
+    page = browser.new_context(viewport={"width": 1280, "height": 900}, locale="en").new_page()
+    page.goto(f"{arena.url}/admin/challenges/challenge/add/")
+    page.fill("input[name=login]", ORGANISER)
+    page.fill("input[name=password]", PASSWORD)
+    page.click("main button[type=submit]")
+    page.fill("#id_title", "Breast cancer")
+    page.fill("#id_summary", "Who was in the training data of a tumour model?")
+    page.select_option("#id_scenario", "model-membership")
+    page.click("input[name=_save]")
+    page.wait_for_url("**/data/")
+    page.set_input_files("input[type=file]", str(csv))
+    page.fill("[name=target]", "target")
+    page.click("input[value=Upload]")
+    assert "569 records" in page.inner_text("#content")
+    page.goto(page.url.replace("/data/", "/check/"))
+    page.click("input[value='Run the check']")
+    page.get_by_text("Passed").first.wait_for(timeout=120_000)  # the page refreshes itself
+    assert "Too few records for firm conclusions" in page.inner_text("#content")
+    page.goto(page.url.replace("/check/", "/publish/"))
+    page.click("#content input[type=submit]")
+    page.get_by_text("The challenge is published.").wait_for()
+
+    arena.sign_up("bob@uni.example.org").close()
+    arena.anomed("bob@uni.example.org", "join", "breast-cancer", "--team", "Team Bob", "--accept-rules")
+    shown = arena.anomed(
+        "bob@uni.example.org", "submit", "breast-cancer", "--defense", "anomed/logistic-regression", "--wait"
+    )
+    assert "scored" in shown
+    board = arena.api("bob@uni.example.org", "challenges/breast-cancer/boards")
+    assert board["defenses"][0]["utility"] > 0.5
 
 
 def test_a_defense_that_talks_is_heard_by_nobody(arena: Arena) -> None:

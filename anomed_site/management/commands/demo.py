@@ -20,9 +20,7 @@ class Command(BaseCommand):
     help = "Publishes the demo challenge, enters every starter kit, waits for the duels, prints the boards, serves on."
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument(
-            "--exit", action="store_true", help="stop after printing; status 0 if all was scored"
-        )
+        parser.add_argument("--exit", action="store_true", help="stop after printing; status 0 if all was scored")
         parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
         parser.add_argument("--port", type=int, default=8000, help="port to listen on (default: %(default)s)")
         parser.add_argument("--patience", type=int, default=1800, help="seconds to wait for the duels")
