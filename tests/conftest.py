@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.core.cache import cache
 from django.core.files import File
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from anomed_site.models import User
 from challenges import samples, tables
@@ -28,6 +28,19 @@ PASSWORD = "correct horse battery"
 def quick_passwords(settings: Any) -> None:
     """Hashing a password well takes half a second on purpose; the cast is made anew for each test."""
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.fixture(autouse=True)
+def plain_static_files(settings: Any) -> None:
+    """Style sheets keep their plain names: tests run without collectstatic."""
+    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
+
+
+@pytest.fixture(autouse=True)
+def english_again() -> None:
+    """A German request leaves its thread German; each test begins in English."""
+    translation.activate("en")
 
 
 @pytest.fixture(autouse=True)

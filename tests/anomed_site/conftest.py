@@ -1,11 +1,10 @@
 """What the pages' tests share: a field of scored entries, and pages asked for as several kinds of person."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.test import Client
-from django.utils import translation
 
 from anomed_site.models import User
 from challenges.models import Challenge
@@ -14,22 +13,6 @@ from submissions.models import Duel, Release, Standing, Step, Submission, Team
 
 LEAKS = [[0.123, 0.123], [0.123, 0.123]]  # of the two folds, A and B each
 WHO = ("anonymous", "carl", "ada", "ben", "olga")
-
-
-@pytest.fixture(autouse=True)
-def plain_static_files(settings: Any) -> None:
-    """Style sheets keep their plain names: tests run without collectstatic."""
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
-    }
-
-
-@pytest.fixture(autouse=True)
-def english_again() -> Iterator[None]:
-    """A German request leaves its thread German; the next test begins in English."""
-    yield
-    translation.activate("en")
 
 
 @pytest.fixture

@@ -24,13 +24,6 @@ from tests.conftest import person
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture(autouse=True)
-def plain_static_files(settings: Any) -> None:
-    """Pages name their style sheets by hash, which only `collectstatic` computes."""
-    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-    settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}
-
-
 @pytest.fixture
 def organiser(olga: User) -> User:
     """Staff and in the group, as a superuser ticks it; no superuser herself."""
