@@ -221,7 +221,7 @@ _longest_run = 7 * 24 * 3600
 Q_CLUSTER = {
     "name": "web",
     "orm": "default",
-    "workers": 1,
+    "workers": 2,  # a long check must not keep the reaper waiting
     "timeout": 3600,
     "retry": 3700,
     "max_attempts": 1,

@@ -10,7 +10,7 @@ from django.db import IntegrityError, transaction
 from django.utils.translation import gettext as _
 
 from challenges.models import Challenge
-from submissions import flow, pairing, quotas, standings
+from submissions import flow, pairing, quotas, standings, uploads
 from submissions.models import Membership, Submission, Team, Upload
 from submissions.states import OVER, READY, State
 
@@ -30,6 +30,8 @@ def join(*, challenge: Challenge, user: Any, team_name: str) -> Team:
     name = " ".join(_NOT_IN_NAMES.sub(" ", team_name).split())
     if challenge.current_phase is None:
         raise Refused(_("This challenge does not take entries now."))
+    if challenge.is_organiser(user):
+        raise Refused(_("Organisers see the private data: they enter anchors and baselines, and take no part."))
     if not 2 <= len(name) <= 60:
         raise Refused(_("A team name has 2 to 60 letters, digits or simple signs."))
     if Membership.objects.filter(challenge=challenge, user=user).exists():
@@ -61,8 +63,7 @@ def enter(
 
     Anchors and baselines (`role`) are entered by an organiser and belong to no team.
     """
-    # Whoever holds the challenge's row decides alone: two browsers cannot both take the last place of a quota.
-    challenge = Challenge.objects.select_for_update().get(pk=challenge.pk)
+    challenge = flow.lock(challenge)  # two browsers cannot both take the last place of a quota
     if challenge.current_phase is None:
         raise Refused(_("This challenge does not take entries now."))
     team = None if role != Submission.Role.ENTRY else Team.objects.filter(challenge=challenge, members=by).first()
@@ -89,7 +90,8 @@ def enter(
 @transaction.atomic
 def withdraw(*, submission: Submission, by: Any) -> None:
     """Takes the entry out of all further duels. Scores that it already has stay on record, off the boards."""
-    submission = Submission.objects.select_for_update().get(pk=submission.pk)
+    flow.lock(submission.challenge)
+    submission.refresh_from_db()
     if submission.state in OVER and submission.state != State.SCORED:
         raise Refused(_("This entry is over already."))
     _take_out(submission, State.WITHDRAWN, by)
@@ -98,7 +100,8 @@ def withdraw(*, submission: Submission, by: Any) -> None:
 @transaction.atomic
 def disqualify(*, submission: Submission, by: Any) -> None:
     """An organiser takes an entry off the boards for breaking the rules."""
-    submission = Submission.objects.select_for_update().get(pk=submission.pk)
+    flow.lock(submission.challenge)
+    submission.refresh_from_db()
     if not submission.challenge.is_organiser(by):
         raise Refused(_("Only organisers of the challenge can disqualify an entry."))
     if submission.state in (State.FAILED, State.DISQUALIFIED):
@@ -109,8 +112,10 @@ def disqualify(*, submission: Submission, by: Any) -> None:
 @transaction.atomic
 def choose(*, submission: Submission, active: bool, by: Any) -> None:
     """Puts a rehearsed entry into the duels, or takes it out without giving it up."""
-    submission = Submission.objects.select_for_update().get(pk=submission.pk)
-    challenge = submission.challenge
+    challenge = flow.lock(submission.challenge)
+    submission.refresh_from_db()
+    if challenge.current_phase is None:
+        raise Refused(_("The challenge is closed: what takes part is settled."))
     if submission.state not in READY:
         raise Refused(_("Only entries that passed their rehearsal can be chosen."))
     if submission.active == active:
@@ -127,6 +132,9 @@ def choose(*, submission: Submission, active: bool, by: Any) -> None:
     flow.log(submission).info("submission_chosen", active=active, by=by.pk)
     if active:
         pairing.pair(submission)
+    else:
+        flow.stop_duels(submission)
+        flow.complete(submission)
     standings.refresh_all(challenge)
     challenge.mark_changed()
 
@@ -134,6 +142,8 @@ def choose(*, submission: Submission, active: bool, by: Any) -> None:
 def _take_out(submission: Submission, state: State, by: Any) -> None:
     submission.move_to(state)
     flow.stop(submission)
+    if upload := Upload.objects.filter(submission=submission).first():
+        uploads.discard(upload)
     flow.log(submission).info("submission_taken_out", state=state, by=by.pk)
     standings.refresh_all(submission.challenge)
     submission.challenge.mark_changed()

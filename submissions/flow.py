@@ -1,22 +1,24 @@
 """What follows from what: from the last uploaded byte to the scored entry.
 
-Every function joins its caller's transaction. Events come from uploads, from the check of the image, and from runs
-that have ended; each moves the entry on and queues what is due next.
+Every function but `run_began` joins its caller's transaction. Events come from uploads, from the check of the image,
+and from runs that have ended; each moves the entry on and queues what is due next.
 """
 
 from pathlib import Path
 from typing import Any
 
 import structlog
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django_q.tasks import async_task
 
+from challenges.models import Challenge
 from sandbox import actions as sandbox
 from sandbox.models import Image, Run
 from sandbox.reasons import Reason
 from submissions import pairing, scoring, standings, steps
 from submissions.models import Duel, Release, Standing, Step, Submission
-from submissions.states import OVER, READY, State
+from submissions.states import READY, State
 
 
 def log(submission: Submission) -> Any:
@@ -24,6 +26,15 @@ def log(submission: Submission) -> Any:
     return structlog.get_logger("submissions").bind(
         submission=str(submission.pk), challenge=submission.challenge.slug, kind=submission.kind
     )
+
+
+def lock(challenge: Challenge) -> Challenge:
+    """The challenge as it now stands, whose row is held until the transaction ends.
+
+    Every verb takes this lock before it reads an entry: of two that become ready at once one sees the other, and
+    none overwrites what the other wrote.
+    """
+    return Challenge.objects.select_for_update().get(pk=challenge.pk)
 
 
 def uploaded(submission: Submission) -> None:
@@ -36,6 +47,7 @@ def uploaded(submission: Submission) -> None:
 def image_accepted(submission: Submission, image: Image) -> None:
     """The image is sound: rehearse on the public sample."""
     submission.image = image
+    submission.save(update_fields=["image"])
     submission.move_to(State.REHEARSING)
     steps.queue_rehearsal(submission, steps.names(submission)[0])
     log(submission).info("image_accepted", image=image.image_id)
@@ -45,6 +57,7 @@ def image_accepted(submission: Submission, image: Image) -> None:
 def fail(submission: Submission, reason: Reason | str, *, cause: Reason | str = "", detail: str = "") -> None:
     """Ends the entry with a named reason. `detail` is shown to its team: never pass text from private data."""
     submission.failure_reason, submission.failure_cause, submission.failure_detail = reason, cause, detail
+    submission.save(update_fields=["failure_reason", "failure_cause", "failure_detail"])
     submission.move_to(State.FAILED)
     stop(submission)
     log(submission).info("submission_failed", reason=str(reason), cause=str(cause))
@@ -53,23 +66,31 @@ def fail(submission: Submission, reason: Reason | str, *, cause: Reason | str = 
 
 
 def stop(submission: Submission) -> None:
-    """Cancels the runs that an entry has under way or waiting, and the duels that others have with it."""
-    pending = Duel.objects.pending().filter(attack=submission) | Duel.objects.pending().filter(
-        release__submission=submission
+    """Cancels all that an entry has under way or waiting, the duels that others have with it included."""
+    _cancel(Step.objects.filter(submission=submission, duel=None))
+    stop_duels(submission)
+
+
+def stop_duels(submission: Submission) -> None:
+    """Cancels the duels of an entry that are not over, so that its opponents do not wait for them."""
+    pending = Duel.objects.pending().filter(Q(attack=submission) | Q(release__submission=submission))
+    opponents = Submission.objects.filter(
+        Q(pk__in=pending.values("attack")) | Q(pk__in=pending.values("release__submission"))
     )
-    own = Step.objects.filter(submission=submission, duel=None)
-    runs = Run.objects.filter(
-        state__in=[Run.State.QUEUED, Run.State.RUNNING],
-        pk__in=[*own.values_list("run", flat=True), *pending.values_list("step__run", flat=True)],
+    waiting = list(opponents.exclude(pk=submission.pk))
+    _cancel(Step.objects.filter(duel__in=pending))
+    Duel.objects.filter(pk__in=list(pending.values_list("pk", flat=True))).delete()
+    for opponent in waiting:
+        complete(opponent)
+
+
+def _cancel(cancelled: QuerySet[Step]) -> None:
+    # A run that is being settled right now is held by its worker, who waits for our lock: let it pass.
+    runs = Run.objects.select_for_update(skip_locked=True).filter(
+        pk__in=list(cancelled.values_list("run", flat=True)), state__in=[Run.State.QUEUED, Run.State.RUNNING]
     )
     for run in runs:
         sandbox.cancel(run=run)
-    met = Submission.objects.filter(pk__in=[*pending.values_list("attack", flat=True)])
-    defended = Submission.objects.filter(pk__in=[*pending.values_list("release__submission", flat=True)])
-    others = [*met.exclude(pk=submission.pk), *defended.exclude(pk=submission.pk)]
-    Duel.objects.filter(pk__in=[*pending.values_list("pk", flat=True)]).delete()
-    for other in others:
-        complete(other)
 
 
 def run_began(step: Step) -> None:
@@ -80,14 +101,14 @@ def run_began(step: Step) -> None:
 
 def run_ended(step: Step, run: Run, verdict: dict[str, Any] | None) -> None:
     """A run is over, well (`verdict`) or with `run.reason`: moves its entry on."""
-    # The challenge's row is the lock under which pairs are made: of two entries that become ready at once,
-    # one sees the other.
-    challenge = type(step.submission.challenge).objects.select_for_update().get(pk=step.submission.challenge_id)
+    challenge = lock(step.submission.challenge)
     step.submission.refresh_from_db()
-    if step.submission.state in OVER and step.duel is None:
-        return  # withdrawn meanwhile
     if step.duel is not None:
+        if not Duel.objects.pending().filter(pk=step.duel.pk).exists():
+            return  # one of the two was taken out meanwhile
         _duel_ended(step.duel, run, verdict)
+    elif step.submission.state not in (State.REHEARSING, *READY):
+        return  # taken out meanwhile
     elif step.is_rehearsal:
         _rehearsal_ended(step, run)
     else:
@@ -98,23 +119,21 @@ def run_ended(step: Step, run: Run, verdict: dict[str, Any] | None) -> None:
 def complete(submission: Submission) -> None:
     """Calls the entry scored once nothing that is due for it is open any more."""
     submission.refresh_from_db()
-    if submission.state not in READY:
+    if submission.state not in (State.QUEUED, State.RUNNING):
         return
     if submission.is_defense:
-        challenge = submission.challenge
-        phase = challenge.current_phase
-        wanted = phase.seeds if phase else 1
+        first = submission.steps.filter(phase__isnull=False).select_related("phase").first()
+        wanted = first.phase.seeds if first and first.phase else 1
         open_duels = Duel.objects.pending().filter(release__submission=submission)
         if submission.releases.count() < wanted or open_duels.exists():
             return
     elif Duel.objects.pending().filter(attack=submission).exists():
         return
-    elif reason := _failed_everywhere(submission):
+    elif submission.is_ranked and (reason := _failed_everywhere(submission)):
         fail(submission, reason)
         return
-    if submission.state != State.SCORED:
-        submission.move_to(State.SCORED)
-        log(submission).info("submission_scored")
+    submission.move_to(State.SCORED)
+    log(submission).info("submission_scored")
 
 
 def _rehearsal_ended(step: Step, run: Run) -> None:
@@ -132,13 +151,15 @@ def _rehearsal_ended(step: Step, run: Run) -> None:
 def _ready(submission: Submission) -> None:
     """The rehearsal went well: the entry takes part from now on, by default in place of the team's oldest one."""
     challenge, phase = submission.challenge, submission.challenge.current_phase
+    if phase is None:
+        submission.move_to(State.WITHDRAWN)  # the challenge was closed meanwhile: nothing that was scored gives way
+        return
     submission.active = True
+    submission.save(update_fields=["active"])
     submission.move_to(State.QUEUED)
     _retire_oldest(submission)
     Standing.objects.get_or_create(submission=submission)
     log(submission).info("submission_ready")
-    if phase is None:
-        return  # the challenge was closed meanwhile; nothing is run, the entry keeps its place in the list
     if submission.is_defense:
         for seed in range(phase.seeds):
             steps.queue_release(submission, steps.names(submission)[0], phase, seed)
@@ -152,9 +173,13 @@ def _retire_oldest(submission: Submission) -> None:
     if not submission.is_ranked:
         return
     mine = Submission.objects.active().of_team(submission.team).filter(kind=submission.kind)
-    surplus = mine.order_by("-created_at")[submission.challenge.active_limit :]
-    if retired := Submission.objects.filter(pk__in=[entry.pk for entry in surplus]).update(active=False):
-        log(submission).info("older_entries_retired", number=retired)
+    surplus = list(mine.order_by("-created_at")[submission.challenge.active_limit :])
+    for entry in surplus:
+        Submission.objects.filter(pk=entry.pk).update(active=False)
+        stop_duels(entry)
+        complete(entry)
+    if surplus:
+        log(submission).info("older_entries_retired", number=len(surplus))
         standings.refresh_all(submission.challenge)
 
 
@@ -195,7 +220,15 @@ def _duel_ended(duel: Duel, run: Run, verdict: dict[str, Any] | None) -> None:
 
 def _failed_everywhere(attack: Submission) -> str:
     """The reason why an attack failed in every duel, or nothing if it held at least one."""
-    outcomes = list(Duel.objects.filter(attack=attack).values_list("state", "reason"))
-    if not outcomes or any(state != Duel.State.FAILED for state, _reason in outcomes):
-        return ""
-    return str(outcomes[0][1])
+    outcomes = Duel.objects.filter(attack=attack).exclude(reason=Reason.PLATFORM_FAULT).order_by("pk")
+    reasons = list(outcomes.values_list("reason", flat=True))
+    return reasons[0] if reasons and all(reasons) else ""
+
+
+def fight_again(duel: Duel) -> None:
+    """Queues a duel once more that a fault of the platform had ended."""
+    duel.step.delete()
+    duel.state, duel.reason, duel.finished_at = Duel.State.PENDING, "", None
+    duel.save()
+    steps.queue_duel(duel)
+    log(duel.attack).info("duel_again", defense=str(duel.release.submission_id))

@@ -171,7 +171,8 @@ class Submission(models.Model):
             self.ended_at = self.ended_at or now
         if state in {State.FAILED, State.WITHDRAWN, State.DISQUALIFIED}:
             self.active = False
-        self.save()
+            self.save(update_fields=["active"])
+        self.save(update_fields=["state", "ready_at", "ended_at"])
 
 
 class Upload(models.Model):
@@ -199,7 +200,7 @@ class Upload(models.Model):
 
 class ReleaseQuerySet(models.QuerySet["Release"]):
     def in_play(self) -> Self:
-        """Releases of active defenses in phases that are still open to duels."""
+        """Releases of active defenses."""
         return self.filter(submission__state__in=READY, submission__active=True)
 
 

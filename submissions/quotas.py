@@ -1,8 +1,7 @@
 """How much a team may still enter, and the sentence for when it may not.
 
-An entry counts when it gets as far as a private run. Entries that fail before that (a bad image, a failed rehearsal)
-count on a second, looser quota, so that nobody can keep the machines busy with broken images. A fault of the platform
-counts on neither.
+An entry counts unless it fails. Failures of its own count on a second, looser quota, so that nobody can keep the
+machines busy with broken images (SCORING 4). A fault of the platform counts on neither.
 """
 
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ from sandbox.reasons import Reason
 from submissions.models import Submission, Team
 from submissions.states import State
 
-_EARLY_FAILURES = Q(state=State.FAILED, failure_reason__in=[Reason.IMAGE_INVALID, Reason.REHEARSAL_FAILED])
 _REFUNDED = Q(state=State.FAILED, failure_reason=Reason.PLATFORM_FAULT)
+_OWN_FAILURES = Q(state=State.FAILED) & ~Q(failure_reason=Reason.PLATFORM_FAULT)
 _GIVEN_UP_EARLY = Q(state=State.WITHDRAWN, ready_at=None)
 
 
@@ -47,7 +46,7 @@ class Quota:
 
 def counted(team: Team) -> QuerySet[Submission]:
     """The entries of a team that count on its quota, those under way included."""
-    return Submission.objects.of_team(team).exclude(_EARLY_FAILURES | _REFUNDED | _GIVEN_UP_EARLY)
+    return Submission.objects.of_team(team).exclude(_OWN_FAILURES | _REFUNDED | _GIVEN_UP_EARLY)
 
 
 def left(team: Team) -> Quota:
@@ -56,10 +55,10 @@ def left(team: Team) -> Quota:
     since = timezone.now() - timedelta(days=1)
     recent = counted(team).filter(created_at__gt=since)
     times = sorted(recent.values_list("created_at", flat=True))
-    early = Submission.objects.of_team(team).filter(_EARLY_FAILURES | _GIVEN_UP_EARLY, created_at__gt=since)
+    failed = Submission.objects.of_team(team).filter(_OWN_FAILURES | _GIVEN_UP_EARLY, created_at__gt=since)
     return Quota(
         today=challenge.daily_quota - len(times),
         total=challenge.total_quota - counted(team).count(),
-        failures=challenge.failure_quota - early.count(),
+        failures=challenge.failure_quota - failed.count(),
         again_at=times[0] + timedelta(days=1) if times else None,
     )

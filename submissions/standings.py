@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import numpy as np
-from django.db.models import Avg, Count, FloatField, Q, QuerySet
+from django.db.models import Avg, Count, F, FloatField, Q, QuerySet
 from django.db.models.functions import Coalesce
 
 from challenges.metrics import duel as metrics
 from challenges.models import Challenge
+from sandbox.reasons import Reason
 from submissions.models import Duel, Standing, Submission
 from submissions.states import READY
 
@@ -40,7 +41,7 @@ def refresh_all(challenge: Challenge) -> None:
 def refresh_defense(defense: Submission) -> None:
     """Recomputes U, W, P and S of a defense from its releases and the duels against them."""
     challenge = defense.challenge
-    releases = list(defense.releases.order_by("seed"))
+    releases = list(defense.releases.select_related("phase").order_by("seed"))
     if not releases or challenge.trivial_utility is None or challenge.reference_utility is None:
         return
     utility = metrics.normalised_utility(
@@ -50,8 +51,9 @@ def refresh_defense(defense: Submission) -> None:
     worst = metrics.crossfit(duels.leaks, duels.errors)
     privacy = metrics.privacy(worst.value, challenge.reference_leak)
     useful = utility >= challenge.utility_threshold - _ROUNDING
-    qualified = useful and duels.baseline_leak < challenge.reference_leak
-    known = bool(duels.attacks)  # before the first duel nothing can be said about privacy
+    # Before every seed ran and every baseline was met, nothing can be said about privacy.
+    known = bool(duels.attacks) and len(releases) == releases[0].phase.seeds and not _awaits_baselines(defense)
+    qualified = known and useful and duels.baseline_leak < challenge.reference_leak
     public_utility, public_leak = _public(utility), _public(worst.value)
     public_privacy = metrics.privacy(public_leak, challenge.reference_leak)
     Standing.objects.update_or_create(
@@ -114,7 +116,13 @@ def _counting_defenses(challenge: Challenge) -> dict[UUID, float]:
             submission__state__in=READY,
             submission__active=True,
         )
-        .order_by("submission__team", "-score", "-privacy", "-utility", "submission__created_at")
+        .order_by(
+            "submission__team",
+            F("score").desc(nulls_last=True),
+            F("privacy").desc(nulls_last=True),
+            F("utility").desc(nulls_last=True),
+            "submission__created_at",
+        )
         .values_list("submission", "submission__team", "utility")
     )
     best: dict[int, tuple[UUID, float]] = {}
@@ -123,12 +131,20 @@ def _counting_defenses(challenge: Challenge) -> dict[UUID, float]:
     return dict(best.values())
 
 
+def _awaits_baselines(defense: Submission) -> bool:
+    open_or_faulted = Q(state=Duel.State.PENDING) | Q(reason=Reason.PLATFORM_FAULT)
+    baselines = Duel.objects.filter(
+        release__submission=defense, attack__role=Submission.Role.BASELINE, attack__active=True
+    )
+    return baselines.filter(open_or_faulted).exists()
+
+
 def _successes(attacks: list[Submission], utilities: dict[UUID, float]) -> dict[UUID, dict[UUID, float]]:
     """s(a, d) of each attack against each counting defense that it has met; a failed duel is a leak of 0."""
     rows = (
         Duel.objects.filter(attack__in=attacks, release__submission__in=list(utilities))
         .exclude(state=Duel.State.PENDING)
-        .exclude(reason="platform_fault")
+        .exclude(reason=Reason.PLATFORM_FAULT)
         .values_list("attack", "release__submission")
         .annotate(leak=Avg(Coalesce("mean_leak", 0.0, output_field=FloatField())))
     )
@@ -214,7 +230,7 @@ def board(*, challenge: Challenge, kind: str, organiser: bool = False) -> list[R
                 utility=getattr(standing, f"{prefix}utility"),
                 privacy=getattr(standing, f"{prefix}privacy"),
                 worst_leak=getattr(standing, f"{prefix}worst_leak"),
-                worst_leak_error=standing.worst_leak_error and round(standing.worst_leak_error, _DECIMALS + 1),
+                worst_leak_error=_shown_error(standing, organiser),
                 mean_leak=getattr(standing, f"{prefix}mean_leak"),
                 score=getattr(standing, f"{prefix}score"),
                 qualified=standing.qualified,
@@ -223,6 +239,11 @@ def board(*, challenge: Challenge, kind: str, organiser: bool = False) -> list[R
             )
         )
     return rows
+
+
+def _shown_error(standing: Standing, organiser: bool) -> float | None:
+    error = standing.worst_leak_error
+    return error if organiser or error is None else _public(error)
 
 
 def rank_of(submission: Submission) -> int | None:
@@ -255,7 +276,8 @@ def matrix(*, challenge: Challenge) -> Matrix:
     attacks = board(challenge=challenge, kind=Submission.Kind.ATTACK)
     defenses = board(challenge=challenge, kind=Submission.Kind.DEFENSE)
     rows = (
-        Duel.objects.filter(attack__challenge=challenge)
+        Duel.objects.filter(attack__in=[row.submission.pk for row in attacks])
+        .filter(release__submission__in=[row.submission.pk for row in defenses])
         .values_list("attack", "release__submission")
         .annotate(
             leak=Avg("mean_leak", filter=Q(state=Duel.State.DONE)),

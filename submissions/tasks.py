@@ -3,24 +3,30 @@
 from datetime import timedelta
 
 from django.db import transaction
+from django.db.models import Q
 from django.utils import timezone
 from django_q.tasks import async_task
 
 from sandbox import actions as sandbox
+from sandbox.models import Run
 from sandbox.reasons import Reason, Rejected
 from submissions import flow, uploads
-from submissions.models import Submission
+from submissions.models import Duel, Step, Submission, Upload
 from submissions.states import State
 
 # A check takes seconds; after this its worker must have died.
 _CHECK_LOST = timedelta(minutes=15)
+# A run ends and is settled in one transaction; what is unsettled after this was given up.
+_SETTLED_BY_THEN = timedelta(minutes=1)
+# Whatever ailed the platform should be over by then.
+_FAULT_PAUSE = timedelta(minutes=10)
 
 
 def check_image(submission_id: str) -> None:
     """Checks the uploaded archive in an isolated child and sends the entry on, to its rehearsal or to its failure."""
     submission = Submission.objects.select_related("upload", "challenge").filter(pk=submission_id).first()
     if submission is None or submission.state != State.CHECKING:
-        return  # withdrawn, or checked by another worker
+        return  # withdrawn, or checked by another worker; the sweep sees to what is left
     refusal: Rejected | None = None
     try:
         checked = sandbox.check_archive(archive=submission.upload.path)
@@ -30,7 +36,8 @@ def check_image(submission_id: str) -> None:
         flow.log(submission).exception("image_check_broke")
         refusal = Rejected(Reason.PLATFORM_FAULT, "")
     with transaction.atomic():
-        submission = Submission.objects.select_for_update().select_related("upload", "challenge").get(pk=submission_id)
+        flow.lock(submission.challenge)
+        submission = Submission.objects.select_related("upload", "challenge").get(pk=submission_id)
         if submission.state != State.CHECKING:
             return
         if refusal is not None:
@@ -41,8 +48,42 @@ def check_image(submission_id: str) -> None:
 
 
 def sweep() -> None:
-    """Every minute: sends lost checks again, forgets abandoned uploads."""
-    lost = Submission.objects.filter(state=State.CHECKING, upload__updated_at__lt=timezone.now() - _CHECK_LOST)
+    """Every minute: what was lost is done again, what nobody needs goes."""
+    now = timezone.now()
+    lost = Submission.objects.filter(state=State.CHECKING, upload__updated_at__lt=now - _CHECK_LOST)
     for submission_id in lost.values_list("pk", flat=True):
+        Upload.objects.filter(submission=submission_id).update(updated_at=now)  # asks once per stretch of waiting
         async_task("submissions.tasks.check_image", str(submission_id), cluster="web")
     uploads.discard_forgotten()
+    for upload in Upload.objects.exclude(submission__state__in=[State.UPLOADING, State.CHECKING]):
+        uploads.discard(upload)
+    settle_forgotten()
+    fight_again()
+
+
+def settle_forgotten() -> None:
+    """Tells entries of runs that the sandbox gave up without being able to tell them."""
+    waiting = Q(duel__state=Duel.State.PENDING) | Q(
+        duel=None, submission__state__in=[State.REHEARSING, State.QUEUED, State.RUNNING]
+    )
+    ended = Step.objects.filter(
+        waiting, run__state=Run.State.FAILED, run__finished_at__lt=timezone.now() - _SETTLED_BY_THEN
+    )
+    for step in ended.select_related("run", "submission__challenge", "duel"):
+        with transaction.atomic():
+            flow.run_ended(step, step.run, None)
+
+
+def fight_again() -> None:
+    """Duels that a fault of the platform ended are tried again, while both sides still take part."""
+    faulted = Duel.objects.filter(
+        state=Duel.State.FAILED,
+        reason=Reason.PLATFORM_FAULT,
+        finished_at__lt=timezone.now() - _FAULT_PAUSE,
+        attack__active=True,
+        release__submission__active=True,
+    )
+    for duel in faulted.select_related("attack__challenge", "attack__image", "release__phase", "step"):
+        if duel.attack.challenge.current_phase is not None:
+            with transaction.atomic():
+                flow.fight_again(duel)

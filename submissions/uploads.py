@@ -13,7 +13,7 @@ from submissions import flow
 from submissions.models import Submission, Upload
 from submissions.states import State
 
-# A request that has written nothing for this long is dead: another one may go on.
+# The request body is on the disk before we see it: a writer that takes longer than this is dead, another may go on.
 _BUSY = timedelta(seconds=60)
 # Where nobody has continued an upload for this long, its bytes go.
 FORGOTTEN = timedelta(days=7)
@@ -41,14 +41,15 @@ def append(*, upload: Upload, offset: int, chunks: Iterable[bytes]) -> Upload:
     try:
         arrived = _write(upload, offset, chunks)
     finally:
-        _let_go(upload, arrived)
+        _let_go(upload, offset, arrived)
     return upload
 
 
 def give_up(*, upload: Upload) -> None:
     """Deletes the bytes and withdraws the entry, at the client's wish (tus: termination)."""
     with transaction.atomic():
-        submission = Submission.objects.select_for_update().get(pk=upload.submission_id)
+        flow.lock(upload.submission.challenge)
+        submission = Submission.objects.get(pk=upload.submission_id)
         if submission.state != State.UPLOADING:
             raise UploadConflict(_("The upload is complete; the entry can still be withdrawn."))
         submission.move_to(State.WITHDRAWN)
@@ -108,8 +109,11 @@ def _write(upload: Upload, offset: int, chunks: Iterable[bytes]) -> int:
 
 
 @transaction.atomic
-def _let_go(upload: Upload, offset: int) -> None:
-    Upload.objects.filter(pk=upload.pk).update(offset=offset, busy_until=None, updated_at=timezone.now())
+def _let_go(upload: Upload, before: int, offset: int) -> None:
+    flow.lock(upload.submission.challenge)
+    mine = Upload.objects.filter(pk=upload.pk, offset=before, submission__state=State.UPLOADING)
+    if not mine.update(offset=offset, busy_until=None, updated_at=timezone.now()):
+        return  # the entry was withdrawn meanwhile, and its bytes with it
     upload.refresh_from_db()
     if upload.is_complete:
-        flow.uploaded(upload.submission)
+        flow.uploaded(Submission.objects.get(pk=upload.submission_id))

@@ -66,7 +66,7 @@ def test_the_daily_quota_counts_what_is_under_way(clinic: Challenge, teams: Any,
         (Reason.REHEARSAL_FAILED, 0, 1),
         (Reason.IMAGE_INVALID, 0, 1),
         (Reason.PLATFORM_FAULT, 0, 0),
-        (Reason.CRASHED, 1, 0),
+        (Reason.CRASHED, 0, 1),
     ],
 )
 def test_what_a_failure_costs(
@@ -166,3 +166,29 @@ def test_reading_a_file_object_in_pieces(upload: Upload) -> None:
     source = io.BytesIO(b"0123456789")
     uploads.append(upload=upload, offset=0, chunks=iter(lambda: source.read(3), b""))
     assert upload.is_complete
+
+
+def test_withdrawing_while_uploading_frees_the_disk(
+    upload: Upload, ada: Any, django_capture_on_commit_callbacks: Callable[..., Any]
+) -> None:
+    uploads.append(upload=upload, offset=0, chunks=[b"0123"])
+    path = upload.path
+    with django_capture_on_commit_callbacks(execute=True):
+        actions.withdraw(submission=upload.submission, by=ada)
+    assert not path.exists()
+    assert not Upload.objects.exists()
+
+
+def test_an_entry_withdrawn_during_a_write_stays_withdrawn(upload: Upload, ada: Any) -> None:
+    def withdrawn_meanwhile() -> Iterator[bytes]:
+        yield b"01234"
+        actions.withdraw(submission=upload.submission, by=ada)
+        yield b"56789"
+
+    uploads.append(upload=upload, offset=0, chunks=withdrawn_meanwhile())
+    assert Submission.objects.get().state == State.WITHDRAWN
+
+
+def test_organisers_do_not_play(clinic: Challenge, olga: Any) -> None:
+    with pytest.raises(actions.Refused, match="take no part"):
+        actions.join(challenge=clinic, user=olga, team_name="Team Olga")

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from challenges.models import Challenge
 from sandbox.models import Run
 from sandbox.reasons import Reason
-from submissions import actions, flow, scoring, standings
+from submissions import actions, flow, scoring, standings, tasks
 from submissions.models import Duel, Release, Standing, Submission, Team
 from submissions.states import MOVES, OVER, MoveNotAllowed, State
 
@@ -107,9 +108,9 @@ def test_a_defense_that_a_baseline_breaks_is_not_qualified(ready: Ready, release
 
 
 def test_a_failed_duel_is_nothing_taken_and_says_nothing_about_the_defense(ready: Ready, release: Any) -> None:
-    strong, weak = ready("ada", "defense"), ready("ben", "attack")
-    baseline = ready("", "attack", role="baseline")
+    strong, baseline = ready("ada", "defense"), ready("", "attack", role="baseline")
     release(strong, utility=0.8)
+    weak = ready("ben", "attack")
     end_duel(baseline.duels.get(), 0.05, 0.05)
     end_duel(weak.duels.get(), reason=Reason.CRASHED)
 
@@ -199,3 +200,103 @@ def test_states_that_are_over_lead_back_to_nothing_live() -> None:
     assert all(not (MOVES[state] & live) for state in OVER)
     with pytest.raises(MoveNotAllowed):
         Submission(state=State.FAILED).move_to(State.RUNNING)
+
+
+def test_a_scored_attack_that_once_fails_stays_in_play(ready: Ready, release: Any) -> None:
+    attack, defense = ready("ben", "attack"), ready("ada", "defense")
+    release(defense, utility=0.8)
+    end_duel(attack.duels.get(), reason=Reason.TIMEOUT)
+    attack.refresh_from_db()
+    assert (attack.state, attack.active) == (State.SCORED, True)
+
+
+def test_no_score_before_every_baseline_was_met(ready: Ready, release: Any) -> None:
+    baselines = [ready("", "attack", role="baseline", name=f"baseline-{number}") for number in range(2)]
+    defense = ready("ada", "defense")
+    release(defense, utility=0.8)
+    end_duel(baselines[0].duels.get(), 0.01, 0.01)
+    row = Standing.objects.get(submission=defense)
+    assert (row.qualified, row.score, row.public_utility) == (False, None, 0.75)
+    end_duel(baselines[1].duels.get(), 0.01, 0.01)
+    row.refresh_from_db()
+    assert row.qualified
+    assert row.score is not None
+
+
+def test_every_seed_counts_even_if_the_phase_closes_meanwhile(ready: Ready, clinic: Challenge) -> None:
+    clinic.phases.update(seeds=2)
+    defense = ready("ada", "defense")
+    clinic.phases.update(closes_at=timezone.now())
+    for seed in range(2):
+        defense.refresh_from_db()
+        assert defense.state != State.SCORED
+        fit = defense.steps.get(name="fit", phase__isnull=False, seed=seed)
+        flow.run_ended(fit, fit.run, {})
+        predict = defense.steps.get(name="predict", phase__isnull=False, seed=seed)
+        predict.run.result_folder.mkdir(parents=True)
+        flow.run_ended(predict, predict.run, {"utility": 0.8, "sha256": "0" * 64})
+    defense.refresh_from_db()
+    assert (defense.state, defense.releases.count()) == (State.SCORED, 2)
+
+
+def test_what_becomes_ready_after_the_close_displaces_nobody(ready: Ready, clinic: Challenge) -> None:
+    entries = [ready("ada", "attack", name=f"attack-{number}") for number in range(2)]
+    rehearsing = actions.enter(challenge=clinic, by=entries[0].created_by, kind="attack", file_name="late.tar", size=10)
+    flow.uploaded(rehearsing)
+    flow.image_accepted(rehearsing, entries[0].image)
+    clinic.phases.update(closes_at=timezone.now())
+    step = rehearsing.steps.get()
+    flow.run_ended(step, step.run, {})
+    rehearsing.refresh_from_db()
+    assert rehearsing.state == State.WITHDRAWN
+    assert set(Submission.objects.active()) == set(entries)
+    with pytest.raises(actions.Refused, match="closed"):
+        actions.choose(submission=entries[0], active=False, by=entries[0].created_by)
+
+
+def test_taking_an_entry_out_ends_its_duels_for_both_sides(ready: Ready, release: Any, ada: Any) -> None:
+    defense = ready("ada", "defense")
+    release(defense, utility=0.8)
+    attack = ready("ben", "attack")
+    run = attack.duels.get().step.run
+    actions.choose(submission=defense, active=False, by=ada)
+    run.refresh_from_db(), attack.refresh_from_db(), defense.refresh_from_db()
+    assert run.state == Run.State.CANCELLED
+    assert (attack.state, defense.state) == (State.SCORED, State.SCORED)
+
+
+def test_a_duel_that_the_platform_spoilt_is_fought_again(ready: Ready, release: Any) -> None:
+    attack, defense = ready("ben", "attack"), ready("ada", "defense")
+    release(defense, utility=0.8)
+    duel = attack.duels.get()
+    end_duel(duel, reason=Reason.PLATFORM_FAULT)
+    tasks.fight_again()
+    assert Duel.objects.get().state == Duel.State.FAILED  # not at once
+    Duel.objects.update(finished_at=timezone.now() - tasks._FAULT_PAUSE)
+    tasks.fight_again()
+    again = Duel.objects.get()
+    assert (again.state, again.reason) == (Duel.State.PENDING, "")
+    assert again.step.run.state == Run.State.QUEUED
+    end_duel(again, 0.1, 0.1)
+    assert Duel.objects.get().state == Duel.State.DONE
+
+
+def test_a_run_that_was_given_up_does_not_hold_its_entry(clinic: Challenge, teams: Any, ada: Any, image: Any) -> None:
+    submission = actions.enter(challenge=clinic, by=ada, kind="attack", file_name="a.tar", size=10)
+    flow.uploaded(submission)
+    flow.image_accepted(submission, image)
+    Run.objects.update(state=Run.State.FAILED, reason=Reason.PLATFORM_FAULT, finished_at=timezone.now())
+    tasks.settle_forgotten()
+    assert Submission.objects.get().state == State.REHEARSING  # its worker may be about to settle it
+    Run.objects.update(finished_at=timezone.now() - 2 * tasks._SETTLED_BY_THEN)
+    tasks.settle_forgotten()
+    assert Submission.objects.get().failure_reason == Reason.PLATFORM_FAULT
+
+
+def test_the_matrix_forgets_whom_the_boards_forgot(ready: Ready, release: Any, clinic: Challenge, olga: Any) -> None:
+    defense, attack = ready("ada", "defense"), ready("ben", "attack")
+    release(defense, utility=0.8)
+    end_duel(attack.duels.get(), 0.1, 0.1)
+    assert len(standings.matrix(challenge=clinic).cells) == 1
+    actions.disqualify(submission=defense, by=olga)
+    assert standings.matrix(challenge=clinic).cells == {}
