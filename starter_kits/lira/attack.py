@@ -38,9 +38,12 @@ def attack(task: Task) -> None:
 
     def mismatch(shadows: tuple[np.ndarray, np.ndarray]) -> float:
         """How badly these shadows foretell what the defense makes of people whom it has not seen either."""
-        return float(np.nanmean((np.nanmean(shadows[0], axis=0) - of_aux) ** 2))
+        judged = ~np.isnan(shadows[0]).all(axis=0)
+        return float(np.mean((np.nanmean(shadows[0][:, judged], axis=0) - of_aux[judged]) ** 2))
 
-    _, unseen = min((shadow_confidences(task, family) for family in (regression, forest)), key=mismatch)
+    # A regression cannot tell classes apart of which it has seen but one.
+    families = (regression, forest) if aux[task.target].nunique() > 1 else (forest,)
+    _, unseen = min((shadow_confidences(task, family) for family in families), key=mismatch)
     variance = unseen.var(axis=0)
     # From few shadows a candidate's own variance is a rough guess: half of it is borrowed from all the others.
     spread = np.sqrt((variance + variance.mean()) / 2)
@@ -57,12 +60,20 @@ def shadow_confidences(task: Task, family: Family) -> tuple[np.ndarray, np.ndarr
     of_aux = np.full((SHADOWS, len(aux)), np.nan)
     of_candidates = np.empty((SHADOWS, len(candidates)))
     for number in range(SHADOWS):
-        order = random.permutation(len(aux))
-        seen, unseen = order[: len(aux) // 2], order[len(aux) // 2 :]
+        seen = half(task, targets, random)
+        unseen = np.setdiff1d(np.arange(len(aux)), seen)
         shadow = family(task, number).fit(features[seen], targets[seen])
         of_aux[number, unseen] = task.confidence(aux.iloc[unseen], task.predict(shadow, features[unseen]).round(4))
         of_candidates[number] = task.confidence(candidates, task.predict(shadow, asked).round(4))
     return of_aux, of_candidates
+
+
+def half(task: Task, targets: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """Positions of a random half, drawn class by class and rounded up: also of a rare class a shadow sees something."""
+    groups = (
+        [np.flatnonzero(targets == label) for label in np.unique(targets)] if task.labels else [range(len(targets))]
+    )
+    return np.concatenate([random.permutation(group)[: (len(group) + 1) // 2] for group in groups])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +187,32 @@ def test_attack_tells_members_of_a_forest_from_strangers(
 def test_random_attack_is_no_better_than_chance(patients: Patients, forest: pd.DataFrame, tmp_path: Path) -> None:
     four_standard_errors = 4 / np.sqrt(6 * (MEMBERS + STRANGERS) / 2)  # of a Mann-Whitney statistic, equal groups
     assert abs(auc(duel("random", patients, forest, tmp_path)) - 0.5) < four_standard_errors
+
+
+# A class so rare that a random part of the patients may well lack it.
+
+
+def with_rare_class(ill: list[int]) -> Patients:
+    """Patients of whom only those in the given rows are ill."""
+    patients = Patients.invent("binary")
+    rows = np.arange(len(patients.table))
+    return replace(patients, table=patients.table.assign(risk=np.where(np.isin(rows, ill), "yes", "no")))
+
+
+@pytest.mark.parametrize("in_aux", [0, 1, 4])
+@pytest.mark.parametrize("kit", ["calibrated-loss", "lira"])
+def test_attack_bears_a_rare_class(kit: str, in_aux: int, tmp_path: Path) -> None:
+    last = MEMBERS + STRANGERS + AUX
+    patients = with_rare_class([1, 2, MEMBERS, MEMBERS + 1, *range(last - in_aux, last)])
+    answers = train_and_ask("random-forest", patients, tmp_path).round(4)
+    assert np.isfinite(duel(kit, patients, answers, tmp_path)).all()
+
+
+@pytest.mark.parametrize("ill", [[1], [MEMBERS]], ids=["one ill patient", "nobody ill"])
+@pytest.mark.parametrize("kit", ["majority", "random-forest", "logistic-regression"])
+def test_defense_bears_a_rare_class(kit: str, ill: list[int], tmp_path: Path) -> None:
+    patients = with_rare_class(ill)
+    check_answers(patients, train_and_ask(kit, patients, tmp_path))
 
 
 # From here on in containers, closed as in the arena.
