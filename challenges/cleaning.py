@@ -20,6 +20,7 @@ _NUMBER: Final = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?"
 _WHOLE: Final = r"[+-]?\d+(?:\.0*)?"
 _ZERO_FRACTION: Final = r"\.0*$"
 _LEADING_ZERO: Final = r"0\d+"
+_THOUSANDS: Final = r"[+-]?[1-9]\d{0,2}(?:,\d{3})+(?:\.\d*)?"
 # A text column with at least this share of numbers is a column of numbers with junk in it.
 MOSTLY: Final = 0.95
 # Whole numbers beyond 2^53 are not exact as floating-point numbers: they are identifiers, not measurements.
@@ -60,6 +61,8 @@ def canonical(raw: RawTable, schema: Schema) -> Cleaned:
         repeated, frame = len(frame) - len(once), once
     if frame.empty:
         raise TableError("No row is left: the table is empty, or the target is missing everywhere.")
+    for column in present:
+        _check_values(column, frame[column.name])
     return Cleaned(frame.reset_index(drop=True), without_target, duplicates, repeated)
 
 
@@ -94,6 +97,8 @@ def as_numbers(name: str, values: pd.Series, comma: bool) -> Floats | None:
     if pd.api.types.is_numeric_dtype(values.dtype):
         found = values.to_numpy(dtype=np.float64, na_value=np.nan)
     else:
+        if comma:
+            _refuse_thousands(name, values)
         words, readable = _numeric_words(values, comma)
         present = int(words.notna().sum())
         if readable.sum() < present:
@@ -113,6 +118,16 @@ def as_numbers(name: str, values: pd.Series, comma: bool) -> Floats | None:
     return found
 
 
+def _refuse_thousands(name: str, values: pd.Series) -> None:
+    """Refuses a column in which 1,234 may be a thousand or a bit more than one."""
+    with_comma = values[values.str.contains(",", regex=False).fillna(False).astype(bool)].str.strip()
+    if len(with_comma) and with_comma.str.fullmatch(_THOUSANDS).all():
+        raise TableError(
+            f"In column “{name}” every comma stands before three digits: it may separate thousands or decimals. "
+            "Write the thousands without a sign between them, and decimals behind a point."
+        )
+
+
 def _refuse_junk(name: str, words: pd.Series, readable: pd.Series) -> None:
     wrong = words.notna().to_numpy() & ~readable.to_numpy()
     first = int(np.flatnonzero(wrong)[0])
@@ -123,21 +138,24 @@ def _refuse_junk(name: str, words: pd.Series, readable: pd.Series) -> None:
 
 
 def _values(column: Column, raw: RawTable) -> pd.Series | Floats:
-    """A column's canonical values, checked against the schema."""
+    """A column's canonical values."""
     values = raw.columns[column.name]
     if column.type == "category":
-        words = as_text(values)
-        allowed = column.categories
-        if column.role != "patient" and not words.dropna().isin(allowed).all():
-            raise TableError(f"Column “{column.name}” holds categories that are not among those declared for it.")
-        return words
+        return as_text(values)
     numbers = as_numbers(column.name, values, raw.decimal_comma)
     if numbers is None:
         if as_text(values).notna().any():
             raise TableError(f"Column “{column.name}” must hold numbers, but it holds texts.")
         numbers = np.full(len(values), np.nan)
-    rounded = np.round(numbers, column.decimals or 0)
+    return np.round(numbers, column.decimals or 0) + 0.0  # no negative zero
+
+
+def _check_values(column: Column, values: pd.Series) -> None:
+    """Refuses canonical values that the schema does not declare. Rows that are left out may hold anything."""
+    if column.type == "category":
+        if column.role != "patient" and not values.dropna().isin(column.categories).all():
+            raise TableError(f"Column “{column.name}” holds categories that are not among those declared for it.")
+        return
     low, high = column.minimum, column.maximum
-    if (low is not None and (rounded < low).any()) or (high is not None and (rounded > high).any()):
+    if (low is not None and (values < low).any()) or (high is not None and (values > high).any()):
         raise TableError(f"Column “{column.name}” holds numbers outside the declared range {low} to {high}.")
-    return rounded + 0.0  # no negative zero

@@ -6,8 +6,8 @@ Used through `challenges.tables`. Everything that is dropped or looks odd become
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -33,7 +33,12 @@ _DATE: Final = r"\d{4}-\d{1,2}-\d{1,2}(?:[T ].*)?|\d{1,2}[./]\d{1,2}[./]\d{2,4}"
 _MAXIMUM_DECIMALS: Final = 6
 # A whole-number target with more values than this is a quantity to be estimated, not a class.
 _GUESSED_CLASSES: Final = 10
+# What fewer patients share could identify somebody.
 _FEW: Final = 5
+# Differences below this share of a column's range come from the way computers store numbers.
+_NOISE: Final = 1e-4
+# Rounding may cost this many of the different values, or more where plenty are left.
+_VALUES_KEPT, _VALUES_ENOUGH = 0.95, 1000
 
 
 @dataclass(frozen=True)
@@ -93,14 +98,20 @@ def profile(
             columns.append(_target(name, raw, task))
         else:
             columns.append(_infer(name, raw, roles.get(name, "feature")))
-    schema = Schema(tuple(columns), target or "")
-    if not schema.features:
-        raise TableError("The table has no column to learn from besides the target.")
-    cleaned = canonical(raw, schema)
+    cleaned = canonical(raw, _with_features(columns, target))
+    # What is published of a column comes from the rows that are kept.
+    schema = _with_features(_published(columns, cleaned.frame, notes), target)
     summaries = tuple(_summary(column, cleaned.frame[column.name]) for column in schema.columns)
     notes += _notes(schema, cleaned, summaries)
     removed = cleaned.duplicates + cleaned.repeated_patients
     return Profile(schema, len(cleaned.frame), removed, tuple(notes), summaries)
+
+
+def _with_features(columns: Iterable[Column], target: str | None) -> Schema:
+    schema = Schema(tuple(columns), target or "")
+    if not schema.features:
+        raise TableError("The table has no column to learn from besides the target.")
+    return schema
 
 
 # Inference ------------------------------------------------------------------------------------------------------------
@@ -170,30 +181,25 @@ def _category(name: str, words: pd.Series, role: Role) -> Column:
 
 
 def _quantity(name: str, numbers: Floats, role: Role) -> Column:
-    present = numbers[~np.isnan(numbers)]
-    decimals = _decimals(present)
+    decimals = _decimals(name, numbers[~np.isnan(numbers)])
     kind: ColumnType = "number" if decimals else "integer"
-    low, high = _outwards(float(present.min()), float(present.max()), decimals)
-    missing = bool(np.isnan(numbers).any())
-    return Column(name, kind, role, minimum=low, maximum=high, decimals=decimals or None, missing=missing)
+    return Column(name, kind, role, decimals=decimals or None, missing=bool(np.isnan(numbers).any()))
 
 
-def _decimals(numbers: Floats) -> int:
+def _decimals(name: str, numbers: Floats) -> int:
     """The digits behind the point that the values really use, at most six."""
-    for decimals in range(_MAXIMUM_DECIMALS):
-        if np.allclose(numbers, np.round(numbers, decimals), rtol=1e-12, atol=10.0 ** -(decimals + 4)):
+    width = float(np.ptp(numbers))
+    for decimals in range(_MAXIMUM_DECIMALS + 1):
+        noise = min(10.0 ** -(decimals + 4), _NOISE * width)
+        if np.allclose(numbers, np.round(numbers, decimals), rtol=1e-12, atol=noise):
             return decimals
+    left = len(np.unique(np.round(numbers, _MAXIMUM_DECIMALS)))
+    if left < min(_VALUES_ENOUGH, _VALUES_KEPT * len(np.unique(np.round(numbers / (width or 1), 9)))):
+        raise TableError(
+            f"Column “{name}” holds numbers so small that rounding them to {_MAXIMUM_DECIMALS} decimals would make "
+            "different ones equal. Give them in another unit."
+        )
     return _MAXIMUM_DECIMALS
-
-
-def _outwards(low: float, high: float, decimals: int) -> tuple[float, float]:
-    """A range in round numbers around the values: the declared bounds are public and no patient's own extreme."""
-    width = high - low
-    step = 10.0 ** (math.floor(math.log10(width)) - 1) if width > 0 else 10.0**-decimals
-    step = max(step, 10.0**-decimals)
-    bounds = math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step
-    low, high = (round(bound, decimals) + 0.0 for bound in bounds)
-    return (low, high) if decimals else (int(low), int(high))
 
 
 def _target(name: str, raw: RawTable, task: Task | None) -> Column:
@@ -203,15 +209,11 @@ def _target(name: str, raw: RawTable, task: Task | None) -> Column:
     if task == "regression" or (task is None and numbers is not None and _is_quantity(numbers)):
         if numbers is None:
             raise TableError(f"The target “{name}” holds texts, but the task is to estimate a number.")
-        if np.nanmin(numbers) == np.nanmax(numbers):
-            raise TableError(f"The target “{name}” has the same value in every row.")
-        return Column(**{**_quantity(name, numbers, "target").__dict__, "missing": False})
+        return replace(_quantity(name, numbers, "target"), missing=False)
     words = as_text(values)
     labels = sorted(str(word) for word in words.dropna().unique())
     if numbers is not None:
         labels.sort(key=float)
-    if len(labels) < 2:
-        raise TableError(f"The target “{name}” has one class only; there is nothing to predict.")
     if task == "binary" and len(labels) != 2:
         raise TableError(f"The target “{name}” has {len(labels)} classes, but the task is to tell two apart.")
     if len(labels) > MAXIMUM_CATEGORIES:
@@ -231,6 +233,63 @@ def _is_quantity(numbers: Floats) -> bool:
     present = np.unique(numbers[~np.isnan(numbers)])
     whole = bool((present == np.round(present)).all())
     return len(present) > (_GUESSED_CLASSES if whole else 2)
+
+
+# Publication ----------------------------------------------------------------------------------------------------------
+
+
+def _published(columns: list[Column], frame: pd.DataFrame, notes: list[str]) -> Iterator[Column]:
+    """The columns as participants see them: ranges, categories and gaps of the rows that are kept."""
+    for column in columns:
+        values = frame[column.name]
+        present = values.dropna()
+        if column.role == "patient":
+            yield column
+        elif present.empty:
+            notes.append(f"Column “{column.name}” is empty in the rows that are kept: it is left out.")
+        else:
+            if column.role == "target":
+                _check_varies(column, present)
+            yield _described(replace(column, missing=len(present) < len(values)), present)
+
+
+def _check_varies(target: Column, values: pd.Series) -> None:
+    if values.nunique() > 1:
+        return
+    if target.type == "category":
+        raise TableError(f"The target “{target.name}” has one class only; there is nothing to predict.")
+    raise TableError(f"The target “{target.name}” has the same value in every row.")
+
+
+def _described(column: Column, values: pd.Series) -> Column:
+    if column.type == "category":
+        found = set(values)
+        return replace(column, categories=tuple(label for label in column.categories if label in found))
+    low, high = _range(values.to_numpy(dtype=np.float64), column.decimals or 0)
+    return replace(column, minimum=low, maximum=high)
+
+
+def _range(values: Floats, decimals: int) -> tuple[float, float]:
+    """Public bounds around the values: an end that many share as it is, else the next round number beyond it.
+
+    A round number here is a multiple of a tenth of the range or of five units, so that it does not tell which value
+    lies before it. Bounds do not cross 0 where no value does.
+    """
+    lowest, highest = float(values.min()), float(values.max())
+    step = _step(highest - lowest, 10.0**-decimals)
+    low, high = (math.ceil(lowest / step - 1e-9) - 1) * step, (math.floor(highest / step + 1e-9) + 1) * step
+    low = lowest if (values == lowest).sum() >= _FEW else max(low, 0.0) if lowest >= 0 else low
+    high = highest if (values == highest).sum() >= _FEW else min(high, 0.0) if highest <= 0 else high
+    low, high = (round(bound, decimals) + 0.0 for bound in (low, high))
+    return (low, high) if decimals else (int(low), int(high))
+
+
+def _step(width: float, unit: float) -> float:
+    """1, 2 or 5 times a power of ten: at least a tenth of the width and at least five units."""
+    if width <= 10 * 5 * unit:
+        return 5 * unit
+    power = 10.0 ** math.floor(math.log10(width / 10))
+    return next(digit * power for digit in (1, 2, 5, 10) if digit * power >= width / 10 * (1 - 1e-9))
 
 
 # Report ---------------------------------------------------------------------------------------------------------------

@@ -108,8 +108,8 @@ def _check_size(path: Path, caps: Caps) -> None:
 # CSV ------------------------------------------------------------------------------------------------------------------
 
 
-def _header(path: Path, caps: Caps) -> tuple[list[str], str]:
-    """The column names of a CSV file and its delimiter: whichever the first line holds most of."""
+def _header(path: Path, caps: Caps, wanted: tuple[str, ...] = ()) -> tuple[list[str], str]:
+    """The column names of a CSV file and its delimiter. `wanted` are the names it should have, where they are known."""
     start = path.open("rb").read(4)
     for magic, sentence in _FOREIGN.items():
         if start.startswith(magic):
@@ -117,7 +117,7 @@ def _header(path: Path, caps: Caps) -> tuple[list[str], str]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             line = file.readline(_MEGABYTE)
-            delimiter = max(_DELIMITERS, key=line.count)
+            delimiter = _delimiter(line, wanted)
             file.seek(0)
             names = next(csv.reader(file, delimiter=delimiter, strict=True), [])
             only_header = not file.read(1)
@@ -130,6 +130,15 @@ def _header(path: Path, caps: Caps) -> tuple[list[str], str]:
     if only_header:
         raise TableError("The file has no rows.")
     return _check_names(names, caps), delimiter
+
+
+def _delimiter(line: str, wanted: tuple[str, ...]) -> str:
+    """The sign that splits the first line into the wanted names: they may hold such signs too. Or the commonest."""
+    for delimiter in _DELIMITERS if wanted else "":
+        names = next(csv.reader([line], delimiter=delimiter), [])
+        if sorted(name.strip() for name in names) == sorted(wanted):
+            return delimiter
+    return max(_DELIMITERS, key=line.count)
 
 
 def _check_names(names: Iterable[str], caps: Caps) -> list[str]:
@@ -185,7 +194,7 @@ def _read_text(path: Path, caps: Caps) -> RawTable:
 def _output_from_csv(
     path: Path, text: str, numbers: tuple[str, ...], caps: Caps
 ) -> tuple[pa.Array, NDArray[np.float64]]:
-    names, delimiter = _header(path, caps)
+    names, delimiter = _header(path, caps, (text, *numbers))
     _check_columns(names, text, numbers)
     types = {name: pa.string() if name == text else pa.float64() for name in names}
     table = _parse_csv(path, names, delimiter, types)

@@ -69,6 +69,17 @@ def test_honest_tables_are_put_in_order(tmp_path: Path, write: Callable[[Path], 
     np.testing.assert_allclose(read(tmp_path)[:, 0], VALUES, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "labels", [("a;b;c", "d;e;f"), ("tab\tone", "tab\ttwo"), ("one, two", "x;y"), ("no", "yes")], ids=repr
+)
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_labels_may_hold_what_separates_cells(tmp_path: Path, labels: tuple[str, str], delimiter: str) -> None:
+    GOOD.assign(**{labels[0]: GOOD["score"], labels[1]: 0.5}).drop(columns="score").to_csv(
+        tmp_path / "predictions.csv", index=False, sep=delimiter
+    )
+    np.testing.assert_allclose(read_rows(tmp_path, "predictions", NAMES, labels)[:, 0], VALUES, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("kind", [pa.float32(), pa.float16(), pa.int8(), pa.uint64()])
 def test_any_plain_number_will_do(tmp_path: Path, kind: pa.DataType) -> None:
     numbers = pa.array(np.abs(np.round(GOOD["score"].to_numpy() * 10))).cast(kind)

@@ -110,14 +110,101 @@ def test_profile_and_schema_survive_json(write_csv: Write) -> None:
     assert again.schema.task == "regression"
 
 
-def test_bounds_are_round_numbers_and_no_patients_own(write_csv: Write) -> None:
-    weights = np.round(np.random.default_rng(0).normal(80, 20, 500), 1)
-    weights[7] = 242.6
-    path = write_csv(pd.DataFrame({"weight": weights, "y": weights > 80}).to_csv(index=False))
-    column = tables.profile(path, ".csv", target="y").schema.column("weight")
-    assert column.maximum == 250
+def _column(write_csv: Write, values: Any, **more: Any) -> Column:
+    """What is published of a column of these values."""
+    frame = pd.DataFrame({"x": values, "other": np.arange(len(values)), "y": np.arange(len(values)) % 2, **more})
+    path = write_csv(frame.to_csv(index=False))
+    return tables.profile(path, ".csv", target="y", patient="p" if "p" in more else None).schema.column("x")
+
+
+@pytest.mark.parametrize(
+    ("values", "bounds"),
+    [
+        ([15.3, *np.round(np.linspace(30, 150, 400), 1), 242.6], (0, 250)),  # weights
+        (range(20, 81), (10, 90)),  # ages
+        (range(21, 80), (20, 80)),
+        (range(1, 13), (0, 15)),  # days in hospital: 0 is no patient's, but nobody stays fewer
+        (range(9), (0, 10)),
+        ([n / 10 for n in range(4, 14)], (0, 1.5)),
+        ([-n for n in range(3, 20)], (-20, 0)),
+        (range(1931, 1999), (1930, 2000)),  # years of birth
+        ([4.5, 100.5], (0, 110)),
+        ([36.6, 36.6], (36.5, 37)),
+        (range(-5, 6), (-10, 10)),
+    ],
+)
+def test_bounds_are_round_numbers_beyond_a_single_patients_value(
+    write_csv: Write, values: Any, bounds: tuple[float, float]
+) -> None:
+    values = list(values)
+    column = _column(write_csv, values)
+    assert (column.minimum, column.maximum) == bounds
     assert column.minimum is not None
-    assert column.minimum <= weights.min()
+    assert column.maximum is not None
+    assert column.minimum < min(values) or column.minimum == 0
+    assert column.maximum > max(values) or column.maximum == 0
+
+
+def test_bounds_that_many_patients_share_stay_as_they_are(write_csv: Write) -> None:
+    few, many = [20, *range(40, 60), 80, 80, 80, 80], [20] * 5 + [*range(40, 60)] + [80] * 5
+    assert (_column(write_csv, few).minimum, _column(write_csv, few).maximum) == (10, 90)
+    assert (_column(write_csv, many).minimum, _column(write_csv, many).maximum) == (20, 80)
+    assert (_column(write_csv, [0, 1] * 10).minimum, _column(write_csv, [0, 1] * 10).maximum) == (0, 1)
+
+
+def test_what_is_published_comes_from_the_rows_that_are_kept(write_csv: Write, tmp_path: Path) -> None:
+    """Neither rows without a target nor a patient's further rows show in ranges, categories and gaps."""
+    frame = clinic(200).assign(patient=range(200), diabetes=lambda table: table["diabetes"].astype(object))
+    frame["smoking"] = frame["smoking"].fillna("never")
+    odd = frame.head(2).assign(age=[119, 118], smoking=["pipe", None], rash=["yes", "no"])
+    odd.loc[0, "diabetes"] = None
+    path = write_csv(pd.concat([frame.assign(rash=None), odd]).to_csv(index=False))
+    plain = tables.profile(write_csv(frame.to_csv(index=False), "plain.csv"), ".csv", "diabetes", "patient").schema
+
+    found = tables.profile(path, ".csv", target="diabetes", patient="patient")
+
+    assert found.schema == plain
+    assert any("“rash” is empty in the rows that are kept" in note for note in found.notes)
+    tables.write_canonical(path, found.schema, tmp_path / "canonical.parquet")
+    assert tables.read(tmp_path / "canonical.parquet")["age"].max() <= 80
+
+
+def test_a_class_that_only_left_out_rows_have_is_none(write_csv: Write) -> None:
+    path = write_csv("p,x,y\n" + "".join(f"{n},{n},no\n{n},{n + 50},yes\n" for n in range(50)))
+    with pytest.raises(TableError, match="one class only"):
+        tables.profile(path, ".csv", target="y", patient="p")
+
+
+@pytest.mark.parametrize(("scale", "decimals"), [(1e-4, 5), (1e-2, 3), (1, 1)])
+def test_small_numbers_keep_their_digits(write_csv: Write, scale: float, decimals: int) -> None:
+    values = np.array([0.4, 0.5, 0.7, 0.9, 0.8] * 20) * scale
+    column = _column(write_csv, values)
+    assert (column.type, column.decimals) == ("number", decimals)
+    assert (column.minimum, column.maximum) == pytest.approx((0.4 * scale, 0.9 * scale))
+
+
+def test_numbers_too_small_for_six_decimals_are_refused(write_csv: Write) -> None:
+    creatinine = np.random.default_rng(0).uniform(4e-5, 9.5e-5, 300)
+    with pytest.raises(TableError, match=r"“x” holds numbers so small .* another unit"):
+        _column(write_csv, creatinine)
+    assert _column(write_csv, creatinine * 1e6).decimals == 6
+    assert _column(write_csv, np.float32(creatinine * 1e6).round(1).astype(np.float64)).decimals == 1
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+@pytest.mark.parametrize(
+    "cells", [["1,234", "12,500", "999"], ["1,234,567", "2,000,000", "5"], ["1,234.5", "7.5", "8"]]
+)
+def test_thousands_are_not_taken_for_decimals(write_csv: Write, delimiter: str, cells: list[str]) -> None:
+    lines = [f"{cells[n % 3]}{delimiter}{n % 2}" for n in range(60)]
+    with pytest.raises(TableError, match="“cells” every comma stands before three digits"):
+        tables.profile(write_csv("\n".join([f"cells{delimiter}y", *lines])), ".csv", target="y")
+
+
+def test_three_decimals_behind_a_comma_are_read_where_they_cannot_be_thousands(write_csv: Write) -> None:
+    for cells in (["0,125", "1,250", "2,375"], ["1,234", "1,5", "2"]):
+        path = write_csv("x;n;y\n" + "".join(f"{cells[n % 3]};{n};{n % 2}\n" for n in range(60)))
+        assert tables.profile(path, ".csv", target="y").schema.column("x").decimals == 3
 
 
 # Targets --------------------------------------------------------------------------------------------------------------
