@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from simple_history.admin import SimpleHistoryAdmin
 
-from challenges import actions, locks
+from challenges import actions, calendar, locks
 from challenges.admin_pages import OrganiserPages
 from challenges.forms import ChallengeForm, PhaseForm
 from challenges.models import Challenge, Phase
@@ -23,7 +23,7 @@ class PhaseInline(admin.TabularInline[Phase, Challenge]):
     model = Phase
     form = PhaseForm
     extra = 0
-    max_num = len(Phase.Kind)
+    max_num = len(calendar.PLAYED)
     verbose_name_plural = _("phases (dates in the challenge's own time zone)")
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 from django.utils import timezone
 
-from challenges import anchors, blind, overlap, tables
+from challenges import anchors, blind, calendar, overlap, tables
 from challenges.anchors import Anchors
 from challenges.blind import ENOUGH_SCORED, GOOD_SCORED
 from challenges.findings import Finding
 from challenges.locks import LIMITS
 from challenges.metrics.utility import HIGHER_IS_BETTER, METRICS_OF
-from challenges.models import Challenge, Dataset, Phase
+from challenges.models import SAMPLE_FOLDS, Challenge, Dataset, Phase
 from challenges.schema import Schema, TableError
 from challenges.splits import Deal
 from challenges.uploads import LEAST_SAMPLE_ROWS
@@ -32,6 +32,8 @@ _SPREAD: Final = 1.1
 _BLIND_DRAWS: Final = 3
 # With fewer records of a class in the test part, the utility moves by several hundredths with a single patient.
 _RARE: Final = 10
+# Each entry is dealt anew: with this many coins, fewer than two of a side come up once in 17 million deals.
+_FEWEST_IN_FOLD: Final = 30
 # u1 - u0 as a share of what lies between u0 and a perfect release.
 _NO_ROOM, _LITTLE_ROOM = 0.05, 0.15
 _HOUR: Final = 3600
@@ -56,7 +58,7 @@ def run(challenge: Challenge) -> Outcome:
     if not dataset.schema.target:
         return Outcome([Finding("error", "target-missing"), *findings])
     schema, table = dataset.schema, tables.read(dataset.table_path)
-    about = [*_data(dataset, schema), *_sample(dataset, schema, table)]
+    about = [*_data(dataset, schema), *_sample(challenge, dataset, schema, table)]
     if any(finding.code == "metric" for finding in _metric(challenge, schema)):
         return Outcome([*about, *_metric(challenge, schema), *findings])
     found, computed = _deals(challenge, schema, table)
@@ -87,20 +89,7 @@ def fingerprint(challenge: Challenge) -> str:
 
 def look_at_calendar(challenge: Challenge) -> list[Finding]:
     """Whether the phases make sense today."""
-    now = timezone.now()
-    phases = {phase.kind: phase for phase in challenge.phases.all()}
-    development, final = phases.get(Phase.Kind.DEVELOPMENT), phases.get(Phase.Kind.FINAL)
-    found = [] if development else [Finding("error", "phases-none")]
-    for phase in phases.values():
-        if phase.closes_at and phase.closes_at <= now:
-            found.append(Finding("error", "phase-over", {"phase": phase.kind}))
-        if phase.closes_at and phase.closes_at <= (phase.opens_at or now):
-            found.append(Finding("error", "phase-backwards", {"phase": phase.kind}))
-        if phase.seeds * phase.folds < 2:
-            found.append(Finding("error", "phase-units", {"phase": phase.kind}))
-    if development and final and (not development.closes_at or (final.opens_at or now) < development.closes_at):
-        found.append(Finding("error", "phases-overlap"))
-    return found or [Finding("ok", "phases")]
+    return calendar.look(challenge.phases.all(), timezone.now()) or [Finding("ok", "phases")]
 
 
 def _limits(challenge: Challenge) -> list[Finding]:
@@ -146,7 +135,7 @@ def _metric(challenge: Challenge, schema: Schema) -> list[Finding]:
     return [Finding("error", "metric", {"metric": challenge.metric.replace("_", " "), "needs": needs})]
 
 
-def _sample(dataset: Dataset, schema: Schema, table: pd.DataFrame) -> list[Finding]:
+def _sample(challenge: Challenge, dataset: Dataset, schema: Schema, table: pd.DataFrame) -> list[Finding]:
     if not dataset.sample:
         return [Finding("error", "sample-missing")]
     columns = Schema(schema.shared, schema.target)
@@ -158,7 +147,22 @@ def _sample(dataset: Dataset, schema: Schema, table: pd.DataFrame) -> list[Findi
         found.append(Finding("error", "sample-real", {"number": shared}))
     if len(sample) < LEAST_SAMPLE_ROWS:
         found.append(Finding("error", "sample-small", {"rows": len(sample), "least": LEAST_SAMPLE_ROWS}))
+    found += _rehearsal(challenge, schema, sample)
     return found or [Finding("ok", "sample", {"rows": len(sample)})]
+
+
+def _rehearsal(challenge: Challenge, schema: Schema, sample: pd.DataFrame) -> list[Finding]:
+    """Why entries could not be rehearsed on the sample, dealt just as for a rehearsal."""
+    try:
+        deal = challenge.sample_deal()
+    except TableError as error:
+        return [Finding("error", "sample-parts", {"problem": str(error)})]
+    found = [
+        Finding("error", f"sample-{finding.code}", finding.facts)
+        for finding in _classes(schema, sample, deal)
+        if finding.level == "error"
+    ]
+    return found if _has_both_in_each_fold(deal, SAMPLE_FOLDS) else [*found, Finding("error", "sample-folds")]
 
 
 def _misfit(sample: pd.DataFrame, schema: Schema) -> str:
@@ -256,12 +260,18 @@ def _classes(schema: Schema, table: pd.DataFrame, deal: Deal) -> list[Finding]:
 
 
 def _folds(phase: Phase, deal: Deal) -> list[Finding]:
-    """In each fold there must be members and non-members, or nothing can be told apart."""
-    for fold in range(phase.folds):
-        inside = deal.scored_member[deal.scored_fold == fold]
-        if min(int(inside.sum()), int((~inside).sum())) < 2:
-            return [Finding("error", "folds-small", {"phase": phase.kind})]
+    """In each fold there must be members and non-members, in this deal and in that of every entry to come."""
+    fewest = int(np.bincount(deal.scored_fold, minlength=phase.folds).min())
+    if fewest < _FEWEST_IN_FOLD or not _has_both_in_each_fold(deal, phase.folds):
+        facts = {"phase": phase.kind, "number": fewest, "least": _FEWEST_IN_FOLD}
+        return [Finding("error", "folds-small", facts)]
     return []
+
+
+def _has_both_in_each_fold(deal: Deal, folds: int) -> bool:
+    """Whether two members and two non-members at least are scored in each fold: else nothing can be told apart."""
+    inside = [deal.scored_member[deal.scored_fold == fold] for fold in range(folds)]
+    return all(min(int(member.sum()), int((~member).sum())) >= 2 for member in inside)
 
 
 def _blind(phase: Phase, schema: Schema, table: pd.DataFrame) -> Finding:

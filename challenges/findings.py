@@ -121,8 +121,9 @@ SENTENCES: Final[dict[str, tuple[Any, Any]]] = {
     "folds-small": (
         _("Parts"),
         _(
-            "In phase “%(phase)s” a fold has fewer than two members or two non-members among its scored candidates. "
-            "Use a bigger table, more candidates, or fewer folds."
+            "In phase “%(phase)s” a fold has only %(number)s scored candidates, or fewer than two members or "
+            "non-members among them. At least %(least)s are needed, because every entry is dealt anew. Use a bigger "
+            "table, more candidates, fewer folds, or a smaller revealed share."
         ),
     ),
     "anchors": (
@@ -164,8 +165,37 @@ SENTENCES: Final[dict[str, tuple[Any, Any]]] = {
         _("Public sample"),
         _("The public sample has only %(rows)s records; at least %(least)s are needed to rehearse an entry."),
     ),
+    "sample-parts": (
+        _("Public sample"),
+        _("Entries cannot be rehearsed on the public sample: %(problem)s"),
+    ),
+    "sample-classes-absent": (
+        _("Public sample"),
+        _(
+            "Entries cannot be rehearsed on the public sample: when it is dealt, the part “%(part)s” has no record of "
+            "the class “%(label)s”. Generate another sample, or upload one with more records of each class."
+        ),
+    ),
+    "sample-target-constant": (
+        _("Public sample"),
+        _(
+            "Entries cannot be rehearsed on the public sample: when it is dealt, the target has the same value "
+            "everywhere in the part “%(part)s”. Upload a sample in which it varies."
+        ),
+    ),
+    "sample-folds": (
+        _("Public sample"),
+        _(
+            "Entries cannot be rehearsed on the public sample: when it is dealt, a fold has fewer than two members or "
+            "non-members. Make a bigger sample, or reveal fewer candidates."
+        ),
+    ),
     "phases": (_("Phases"), _("The calendar is in order.")),
     "phases-none": (_("Phases"), _("There is no development phase. Add one to the challenge.")),
+    "phase-unplayed": (
+        _("Phases"),
+        _("A phase of the kind “%(phase)s” cannot be played yet. Remove it; a development phase is enough."),
+    ),
     "phase-over": (_("Phases"), _("Phase “%(phase)s” would be over already. Choose a later date.")),
     "phase-backwards": (_("Phases"), _("Phase “%(phase)s” would close before it opens.")),
     "phases-overlap": (

@@ -7,7 +7,7 @@ from django.contrib.auth import get_user_model
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from challenges import locks
+from challenges import calendar, locks
 from challenges.models import Challenge, Phase
 from challenges.schema import Role, Schema
 from challenges.uploads import SUFFIXES
@@ -80,6 +80,13 @@ class PhaseForm(forms.ModelForm[Phase]):
     class Meta:
         model = Phase
         fields = ("kind", "opens_at", "closes_at", "seeds", "folds")
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if "kind" in self.fields:  # once published it is shown, not chosen
+            offered = {*calendar.PLAYED, self.instance.kind}  # a stored one is shown as what it is
+            kinds = [(value, label) for value, label in Phase.Kind.choices if value in offered]
+            self.fields["kind"].choices = kinds  # type: ignore[attr-defined]
 
     def _post_clean(self) -> None:
         super()._post_clean()  # type: ignore[misc]  # sets the instance, which the rule looks at

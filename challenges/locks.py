@@ -6,6 +6,7 @@ from typing import Any, Final
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from challenges import calendar
 from challenges.models import Challenge, Phase
 
 LIMITS: Final = ("seconds", "memory_mb", "cpus", "gpus", "output_mb", "pids")
@@ -44,7 +45,8 @@ def phase_problem(challenge: Challenge, stored: Phase | None, edited: Phase | No
         return _("The challenge is published: phases can be neither added nor removed any more.")
     if changed(stored, edited, PHASE_LOCKED):
         return _("The challenge is published: of a phase only the dates can be changed.")
-    return _dates_problem(stored, edited, timezone.now())
+    now = timezone.now()
+    return _dates_problem(stored, edited, now) or _calendar_problem(challenge, edited, now)
 
 
 def _dates_problem(stored: Phase, edited: Phase, now: datetime) -> str:
@@ -59,6 +61,14 @@ def _dates_problem(stored: Phase, edited: Phase, now: datetime) -> str:
         if _past(edited.closes_at, now):
             return _("Choose a date in the future for the end of the phase; to end all at once, close the challenge.")
     return ""
+
+
+def _calendar_problem(challenge: Challenge, edited: Phase, now: datetime) -> str:
+    """What would be wrong with the whole calendar that is not wrong with it now."""
+    stored = list(challenge.phases.all())
+    present = calendar.look(stored, now)
+    wanted = calendar.look([edited if phase.pk == edited.pk else phase for phase in stored], now)
+    return next((finding.text for finding in wanted if finding not in present), "")
 
 
 def _moved(stored: datetime | None, edited: datetime | None) -> bool:

@@ -3,7 +3,7 @@
 import secrets
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Final, Self
 from zoneinfo import available_timezones
 
 from django.conf import settings
@@ -23,6 +23,10 @@ from challenges.scenarios import registry
 from challenges.scenarios.base import Game
 from challenges.splits import Deal, Sizes
 from challenges.tables import Schema
+
+# The public sample is dealt by a public secret: there is nothing to protect, and rehearsals are repeatable.
+SAMPLE_SECRET: Final = b"public sample"
+SAMPLE_FOLDS: Final = 2
 
 
 def scenario_choices() -> list[tuple[str, Any]]:
@@ -208,6 +212,22 @@ class Challenge(models.Model):
         if self.status != self.Status.PUBLISHED:
             return None
         return next((phase for phase in self.phases.all() if phase.is_open), None)
+
+    def sample_deal(self) -> Deal:
+        """The public deal of the public sample, for rehearsals; needs a sample."""
+        dataset = self.dataset
+        return splits.deal(
+            tables.read(dataset.sample_path),
+            dataset.schema,
+            secret=SAMPLE_SECRET,
+            challenge=self.slug,
+            phase="rehearsal",
+            scope="sample",
+            seed=0,
+            sizes=Sizes.default(dataset.sample_rows),
+            revealed=self.revealed,
+            folds=SAMPLE_FOLDS,
+        )
 
     def is_organiser(self, user: Any) -> bool:
         return bool(user.is_authenticated and (user.is_superuser or self.organisers.filter(pk=user.pk).exists()))

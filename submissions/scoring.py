@@ -5,32 +5,28 @@ import shutil
 import tempfile
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from django.conf import settings
 
-from challenges import splits, tables
-from challenges.models import Challenge, Phase
+from challenges import splits
+from challenges.models import SAMPLE_SECRET, Challenge, Phase
 from challenges.scenarios import registry
 from challenges.scenarios.base import Board
-from challenges.splits import Deal, Sizes
+from challenges.splits import Deal
 from submissions.models import Release, Step
 from submissions.steps import scenario_of
-
-# The public sample is dealt by a public secret: there is nothing to protect, and rehearsals are repeatable.
-_SAMPLE_SECRET: Final = b"public sample"
-_SAMPLE_FOLDS: Final = 2
 
 
 def board_of(step: Step) -> Board:
     """Everything that the scenario needs for this step. The same call gives the same tokens and shuffles again."""
     challenge = step.submission.challenge
     phase = step.phase
-    run_key = splits.derive(_SAMPLE_SECRET if phase is None else bytes(phase.secret), "run", str(step.run_id))
+    run_key = splits.derive(SAMPLE_SECRET if phase is None else bytes(phase.secret), "run", str(step.run_id))
     return Board(
         game=challenge.game,
         table=challenge.dataset.sample_path if phase is None else challenge.dataset.table_path,
-        deal=sample_deal(challenge) if phase is None else private_deal(step),
+        deal=challenge.sample_deal() if phase is None else private_deal(step),
         key=run_key,
         seed=step.seed,
         release=_release_folder(step),
@@ -50,23 +46,6 @@ def private_deal(step: Step) -> Deal:
 @lru_cache(maxsize=128)
 def _private_deal(phase: Phase, scope: str, seed: int, _data: str) -> Deal:
     return phase.deal(scope=scope, seed=seed)
-
-
-def sample_deal(challenge: Challenge) -> Deal:
-    """The public deal of the public sample, for rehearsals."""
-    dataset = challenge.dataset
-    return splits.deal(
-        tables.read(dataset.sample_path),
-        dataset.schema,
-        secret=_SAMPLE_SECRET,
-        challenge=challenge.slug,
-        phase="rehearsal",
-        scope="sample",
-        seed=0,
-        sizes=Sizes.default(dataset.sample_rows),
-        revealed=challenge.revealed,
-        folds=_SAMPLE_FOLDS,
-    )
 
 
 def judge(step: Step, result: Path) -> dict[str, Any]:
@@ -101,7 +80,7 @@ def _reference_release(challenge: Challenge) -> Path:
         folder.parent.mkdir(parents=True, exist_ok=True)
         making = Path(tempfile.mkdtemp(dir=folder.parent))
         board = Board(
-            game=challenge.game, table=dataset.sample_path, deal=sample_deal(challenge), key=_SAMPLE_SECRET, seed=0
+            game=challenge.game, table=dataset.sample_path, deal=challenge.sample_deal(), key=SAMPLE_SECRET, seed=0
         )
         registry.get(challenge.scenario).reference_release(board, making)
         try:

@@ -203,6 +203,15 @@ def test_a_phase_that_is_over_by_now_keeps_a_checked_draft_back(draft: Challenge
         actions.publish(challenge=draft, by=olga)
 
 
+def test_a_final_phase_keeps_a_checked_draft_back(draft: Challenge, olga: User) -> None:
+    draft.phases.update(closes_at=timezone.now() + timedelta(days=1))
+    opens_at = timezone.now() + timedelta(days=2)
+    actions.save_phase(phase=Phase(challenge=draft, kind="final", opens_at=opens_at), by=olga)
+    checked(draft)
+    with pytest.raises(Refused, match="cannot be played yet"):
+        actions.publish(challenge=draft, by=olga)
+
+
 def test_a_failed_check_keeps_a_draft_back(olga: User) -> None:
     challenge = new_challenge(olga)
     assert actions.check_now(challenge=challenge).state == CheckReport.State.FAILED
@@ -263,6 +272,19 @@ def test_only_dates_that_lie_ahead_can_be_moved(published: Challenge, olga: User
     phase.closes_at = now + day
     with pytest.raises(Refused, match="its end cannot be changed"):
         actions.save_phase(phase=phase, by=olga)
+
+
+def test_a_moved_date_must_not_break_the_calendar(published: Challenge, olga: User) -> None:
+    now, day = timezone.now(), timedelta(days=1)
+    published.phases.update(closes_at=now + day)
+    Phase.objects.create(challenge=published, kind="final", opens_at=now + 2 * day)
+    phase = published.phases.get(kind="development")
+    for end in (None, now + 3 * day):
+        phase.closes_at = end
+        with pytest.raises(Refused, match="begins before the development phase is over"):
+            actions.save_phase(phase=phase, by=olga)
+    phase.closes_at = now + day / 2
+    actions.save_phase(phase=phase, by=olga)
 
 
 def test_an_edit_does_not_undo_what_happened_meanwhile(draft: Challenge, olga: User) -> None:

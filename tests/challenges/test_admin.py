@@ -181,6 +181,13 @@ def test_dates_are_read_and_shown_in_the_challenges_own_time_zone(site: Client, 
     assert 'value="18:00:00"' in shown
 
 
+def test_only_phases_that_can_be_played_are_offered(site: Client, draft: Challenge) -> None:
+    assert 'value="final"' not in site.get(page("change", draft)).content.decode()
+    form = settings_form(slug="small", organiser_emails="olga@hospital.test")
+    refused = site.post(page("change", draft), {**form, **phase_form(draft.phases.get(), kind="final")})
+    assert "final is not one of the available choices" in text(refused)
+
+
 def test_a_table_that_cannot_be_read_is_refused_with_a_sentence(site: Client, draft: Challenge) -> None:
     before = draft.dataset.sha256
     for content, name, sentence in (

@@ -14,6 +14,7 @@ from anomed_site.models import User
 from challenges import actions, checks, findings, tables
 from challenges.findings import SENTENCES, Finding
 from challenges.models import Challenge, CheckReport, Phase
+from challenges.schema import Schema
 from tests.challenges.conftest import clinic
 from tests.challenges.organisers import breast_cancer_csv, clinic_csv, csv_of, give_data, new_challenge, small_draft
 
@@ -178,6 +179,27 @@ def test_a_sample_with_real_or_foreign_rows_is_an_error(draft: Challenge) -> Non
     assert "sample-schema" in codes(checks.run(draft).findings, "error")
 
 
+def test_a_sample_that_cannot_be_rehearsed_on_is_an_error(draft: Challenge) -> None:
+    dataset = draft.dataset
+    sample = tables.read(dataset.sample_path)
+    tables.write_frame(sample.assign(diabetes="no"), Schema(dataset.schema.shared, "diabetes"), dataset.sample_path)
+    said = next(finding for finding in checks.run(draft).findings if finding.code == "sample-classes-absent")
+    assert said.level == "error"
+    assert "no record of the class “yes”" in said.text
+
+
+def test_a_sample_of_which_too_much_is_revealed_is_an_error(draft: Challenge) -> None:
+    draft.revealed = 0.99
+    assert "sample-parts" in codes(checks.run(draft).findings, "error")
+
+
+def test_folds_must_be_large_enough_for_every_deal_to_come(draft: Challenge) -> None:
+    draft.phases.update(folds=8)  # 229 scored candidates: each fold has both kinds in this deal, but few of them
+    assert "folds-small" in codes(checks.run(draft).findings, "error")
+    draft.phases.update(folds=7)
+    assert "folds-small" not in codes(checks.run(draft).findings)
+
+
 def test_without_data_or_target(olga: User) -> None:
     challenge = new_challenge(olga)
     assert "data-missing" in codes(checks.run(challenge).findings, "error")
@@ -199,7 +221,7 @@ DAY = timedelta(days=1)
         ([{"kind": "development", "folds": 1}], "phase-units"),
         ([{"kind": "development"}, {"kind": "final", "opens_at": DAY}], "phases-overlap"),
         ([{"kind": "development", "closes_at": 2 * DAY}, {"kind": "final", "opens_at": DAY}], "phases-overlap"),
-        ([{"kind": "development", "closes_at": DAY}, {"kind": "final", "opens_at": DAY}], "phases"),
+        ([{"kind": "development", "closes_at": DAY}, {"kind": "final", "opens_at": DAY}], "phase-unplayed"),
     ],
 )
 def test_the_calendar(phases: list[dict[str, Any]], expected: str, olga: User) -> None:
