@@ -6,7 +6,7 @@ Both are published with a challenge and fixed once it opens (SCORING 2).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -42,16 +42,6 @@ class Anchors:
     u0: float
     u1: float
     detail: dict[str, Any]
-
-    @property
-    def room(self) -> bool:
-        """Whether the best model is better than the trivial one: if not, the target cannot be learnt."""
-        higher = HIGHER_IS_BETTER[self.detail["metric"]]
-        return self.u1 > self.u0 if higher else self.u1 < self.u0
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data, to cross a process border or be stored."""
-        return asdict(self)
 
 
 def compute(table: pd.DataFrame, schema: Schema, deal: Deal, metric: str) -> Anchors:
