@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from django.utils import timezone
 
-from challenges import anchors, blind, calendar, overlap, tables
+from challenges import anchors, blind, calendar, overlap, subsample, tables
 from challenges.anchors import Anchors
 from challenges.blind import ENOUGH_SCORED, GOOD_SCORED
 from challenges.findings import Finding
@@ -18,7 +18,7 @@ from challenges.locks import LIMITS
 from challenges.metrics.utility import HIGHER_IS_BETTER, METRICS_OF
 from challenges.models import SAMPLE_FOLDS, Challenge, Dataset, Phase
 from challenges.schema import Schema, TableError
-from challenges.splits import Deal
+from challenges.splits import Deal, Positions
 from challenges.uploads import LEAST_SAMPLE_ROWS
 
 # The scope of a deal that no submission has: nothing about real deals follows from it.
@@ -28,7 +28,7 @@ _ODD, _BROKEN = 3.0, 4.0
 # The folds of a cross-validation share training records, so that their mean AUC varies more than their errors say:
 # over 40 deals of the NHANES table it was 1.10 times as much.
 _SPREAD: Final = 1.1
-# Membership is drawn anew for each evaluation; what is wrong with the table shows in every draw, bad luck in one.
+# Membership is drawn anew for each evaluation; what is wrong with the deal shows in every draw, bad luck in one.
 _BLIND_DRAWS: Final = 3
 # With fewer records of a class in the test part, the utility moves by several hundredths with a single patient.
 _RARE: Final = 10
@@ -125,7 +125,8 @@ def _data(dataset: Dataset, schema: Schema) -> list[Finding]:
     facts = {"rows": dataset.rows, "columns": len(schema.columns), "target": schema.target}
     removed = dataset.profile.get("duplicates", 0)
     repeated = Finding("info", "duplicates", {"number": removed}) if removed else Finding("ok", "no-duplicates")
-    return [Finding("ok", "data", facts), repeated]
+    found = [Finding("ok", "data", facts), repeated]
+    return found if schema.patient_id else [*found, Finding("info", "patient-column-missing")]
 
 
 def _metric(challenge: Challenge, schema: Schema) -> list[Finding]:
@@ -187,7 +188,14 @@ def _misfit(sample: pd.DataFrame, schema: Schema) -> str:
 
 def _deals(challenge: Challenge, schema: Schema, table: pd.DataFrame) -> tuple[list[Finding], Anchors | None]:
     """Deals the table as each phase will, and looks at the result."""
+    try:
+        rows = subsample.choose(len(table), schema)
+    except TableError as error:
+        return [Finding("error", "too-wide", {"problem": str(error)})], None
     found: list[Finding] = []
+    if len(rows) < len(table):
+        found.append(Finding("info", "subsample", {"number": len(rows), "rows": len(table)}))
+    fitted = table.iloc[rows].reset_index(drop=True)
     computed: Anchors | None = None
     for phase in challenge.phases.all():
         try:
@@ -197,9 +205,9 @@ def _deals(challenge: Challenge, schema: Schema, table: pd.DataFrame) -> tuple[l
             continue
         problems = [*_classes(schema, table, deal), *_folds(phase, deal)]
         found += [_size(phase, deal), _apart(phase, schema, table, deal), *problems]
-        found.append(_blind(phase, schema, table))
+        found.append(_blind(phase, schema, fitted, rows))
         if computed is None and not any(finding.level == "error" for finding in problems):
-            anchor_findings, computed = _anchors(challenge, schema, table, deal)
+            anchor_findings, computed = _anchors(challenge, schema, fitted, subsample.restricted(deal, rows))
             found += anchor_findings
     return found, computed
 
@@ -236,7 +244,8 @@ def _apart(phase: Phase, schema: Schema, table: pd.DataFrame, deal: Deal) -> Fin
     straying += len(np.concatenate(list(named.values()))) - len(table)
     if straying:
         return Finding("error", "not-disjoint", {"number": straying, "phase": phase.kind})
-    return Finding("ok", "disjoint", {name: len(rows) for name, rows in named.items()})
+    code = "disjoint" if schema.patient_id else "disjoint-records"
+    return Finding("ok", code, {name: len(rows) for name, rows in named.items()})
 
 
 def _classes(schema: Schema, table: pd.DataFrame, deal: Deal) -> list[Finding]:
@@ -274,11 +283,11 @@ def _has_both_in_each_fold(deal: Deal, folds: int) -> bool:
     return all(min(int(member.sum()), int((~member).sum())) >= 2 for member in inside)
 
 
-def _blind(phase: Phase, schema: Schema, table: pd.DataFrame) -> Finding:
-    """Membership cannot be guessed from the records alone, over several independent draws of it."""
+def _blind(phase: Phase, schema: Schema, table: pd.DataFrame, rows: Positions) -> Finding:
+    """The deal draws membership without a look at the records: it cannot be guessed from them, over several draws."""
     try:
         deals = [phase.deal(scope=_SCOPE, seed=seed) for seed in range(_BLIND_DRAWS)]
-        results = [blind.classifier(table, schema, deal) for deal in deals]
+        results = [blind.classifier(table, schema, subsample.restricted(deal, rows)) for deal in deals]
     except TableError as error:
         return Finding("error", "blind-failed", {"problem": str(error)})
     auc = float(np.mean([result.auc for result in results]))

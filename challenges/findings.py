@@ -36,11 +36,18 @@ SENTENCES: Final[dict[str, tuple[Any, Any]]] = {
     "duplicates": (
         _("Repeated records"),
         _(
-            "%(number)s repeated records were removed on upload, so that nobody is both in and out of training. "
+            "%(number)s repeated records were removed on upload, so that none is both in and out of training. "
             "If you did not expect repetitions, look at the file once more."
         ),
     ),
     "no-duplicates": (_("Repeated records"), _("No record occurs twice.")),
+    "patient-column-missing": (
+        _("Patients"),
+        _(
+            "No patient column is chosen: each row is taken as a different person. If a person has several rows, "
+            "choose the column that tells patients apart on the page “Data”; the check cannot see this by itself."
+        ),
+    ),
     "metric": (
         _("Utility metric"),
         _(
@@ -90,6 +97,13 @@ SENTENCES: Final[dict[str, tuple[Any, Any]]] = {
             "%(test)s test records."
         ),
     ),
+    "disjoint-records": (
+        _("Separate parts"),
+        _(
+            "No record is in two parts: %(aux)s auxiliary, %(core)s core, %(candidates)s candidates, %(test)s test "
+            "records."
+        ),
+    ),
     "not-disjoint": (
         _("Separate parts"),
         _("%(number)s records are in more than one part of phase “%(phase)s”. Nothing can be measured this way."),
@@ -105,17 +119,28 @@ SENTENCES: Final[dict[str, tuple[Any, Any]]] = {
         _("Blind control"),
         _(
             "A classifier that sees no release guesses who is in training with an AUC of %(auc)s, %(z)s standard "
-            "errors from chance. That happens by chance about once in 400 checks; look for repeated measurements of "
-            "the same patients."
+            "errors from chance. That happens by chance about once in 400 checks, and says nothing against the table. "
+            "If you see it in several challenges, tell the operator of the platform."
         ),
     ),
     "blind-broken": (
         _("Blind control"),
         _(
             "A classifier that sees no release guesses who is in training with an AUC of %(auc)s, %(z)s standard "
-            "errors from chance. Attacks would score without any leak. Usually several rows belong to one patient: "
-            "choose the patient column on the page “Data”."
+            "errors from chance. The deal does not draw membership independently of the records, so that attacks "
+            "would score without any leak. That is a fault of the platform: tell its operator."
         ),
+    ),
+    "subsample": (
+        _("Large table"),
+        _(
+            "The models of the check (blind control, anchors) were fitted on %(number)s of the %(rows)s records, drawn "
+            "at random. Everything else was looked at in all records."
+        ),
+    ),
+    "too-wide": (
+        _("Large table"),
+        _("The check cannot fit its models: %(problem)s Leave columns out, or join categories."),
     ),
     "blind-failed": (_("Blind control"), _("The blind control cannot be made: %(problem)s")),
     "folds-small": (

@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.utils.translation import override
 
 from anomed_site.models import User
-from challenges import actions, checks, findings, tables
+from challenges import actions, checks, findings, subsample, tables
 from challenges.findings import SENTENCES, Finding
 from challenges.models import Challenge, CheckReport, Phase
 from challenges.schema import Schema
@@ -35,7 +35,7 @@ def test_a_sound_challenge_passes_and_gets_its_anchors(draft: Challenge) -> None
     assert report.state == CheckReport.State.PASSED
     assert report.finished_at is not None
     assert codes(report.findings, "error") == set()
-    assert {"data", "classes", "disjoint", "blind", "anchors", "sample", "phases", "limits"} <= codes(
+    assert {"data", "classes", "disjoint-records", "blind", "anchors", "sample", "phases", "limits"} <= codes(
         report.findings, "ok"
     )
     draft.refresh_from_db()
@@ -88,6 +88,7 @@ def test_patients_with_several_rows_are_seen_through(olga: User) -> None:
     give_data(challenge, csv_of(pd.concat([frame, again])), target="diabetes", patient="patient")
     found = checks.run(challenge).findings
     assert "disjoint" in codes(found, "ok")
+    assert "patient-column-missing" not in codes(found)
     assert challenge.dataset.rows == 400
 
 
@@ -116,6 +117,39 @@ def test_parts_that_overlap_are_an_error(draft: Challenge, monkeypatch: pytest.M
 
     monkeypatch.setattr(Phase, "deal", crooked)
     assert "not-disjoint" in codes(checks.run(draft).findings, "error")
+
+
+def test_without_a_patient_column_nothing_is_said_about_patients(draft: Challenge) -> None:
+    found = checks.run(draft).findings
+    assert "patient-column-missing" in codes(found, "info")
+    assert "disjoint" not in codes(found)
+    apart = next(finding for finding in found if finding.code == "disjoint-records")
+    assert "patient" not in apart.text
+
+
+def test_models_of_the_check_are_fitted_on_a_part_of_a_large_table(
+    draft: Challenge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subsample, "MOST_ROWS", 450)
+    outcome = checks.run(draft)
+    said = next(finding for finding in outcome.findings if finding.code == "subsample")
+    assert said.facts == {"number": 450, "rows": 599}
+    assert codes(outcome.findings, "error") == set()
+    assert outcome.anchors is not None
+    assert outcome.anchors.detail["train"] + outcome.anchors.detail["test"] < 450
+    monkeypatch.setattr(subsample, "MOST_CELLS", 1000)
+    assert "too-wide" in codes(checks.run(draft).findings, "error")
+
+
+def test_a_deal_among_some_rows_keeps_the_truth_about_them(draft: Challenge) -> None:
+    deal = draft.phases.get().deal(scope="check", seed=0)
+    rows = np.arange(0, draft.dataset.rows, 3)
+    fewer = subsample.restricted(deal, rows)
+    whole = np.sort(np.concatenate([fewer.aux, fewer.core, fewer.candidates, fewer.test]))
+    assert whole.tolist() == list(range(len(rows)))
+    truth = dict(zip(deal.candidates, zip(deal.member, deal.known, deal.fold, strict=True), strict=True))
+    kept = zip(fewer.member, fewer.known, fewer.fold, strict=True)
+    assert [truth[row] for row in rows[fewer.candidates]] == list(kept)
 
 
 def test_a_target_that_cannot_be_predicted_is_an_error(olga: User) -> None:

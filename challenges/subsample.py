@@ -1,0 +1,38 @@
+"""A part of a large table, for the models of the check: they run beside the website and must stay small and quick."""
+
+from typing import Final
+
+import numpy as np
+
+from challenges.schema import Schema, TableError
+from challenges.splits import Deal, Positions
+
+# An AUROC over the 4,400 test records among so many has a standard error below 0.01: more would tell nothing new.
+MOST_ROWS: Final = 20_000
+# Inputs times records times classes (boosting grows trees for each class, one set for two classes): 32 MB of floats, a few minutes of fitting.
+MOST_CELLS: Final = 4_000_000
+# With fewer records than this the models could not be trusted.
+_LEAST_ROWS: Final = 400
+_SEED: Final = 0  # the same table must give the same anchors
+
+
+def choose(total: int, schema: Schema) -> Positions:
+    """The row positions to fit models on, ascending: all of a table of `total` rows, or a random part of it.
+
+    Raises TableError if the columns are so many, or have so many categories, that too few records could be used.
+    """
+    inputs = sum(len(column.categories) or 1 for column in schema.shared)
+    most = min(MOST_ROWS, MOST_CELLS // (inputs * max(1, len(schema.labels) - 1)))
+    if total <= most:
+        return np.arange(total)
+    if most < _LEAST_ROWS:
+        raise TableError(f"The columns and their categories make {inputs} inputs, which are too many for the models.")
+    return np.sort(np.random.default_rng(_SEED).choice(total, size=most, replace=False))
+
+
+def restricted(deal: Deal, rows: Positions) -> Deal:
+    """The deal among these rows alone, with positions in `table.iloc[rows]`."""
+    aux, core, test = (np.searchsorted(rows, part[np.isin(part, rows)]) for part in (deal.aux, deal.core, deal.test))
+    kept = np.isin(deal.candidates, rows)
+    candidates = np.searchsorted(rows, deal.candidates[kept])
+    return Deal(aux, core, candidates, test, member=deal.member[kept], known=deal.known[kept], fold=deal.fold[kept])
