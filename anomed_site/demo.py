@@ -141,12 +141,13 @@ def enter(challenge: Challenge, entry: Entry, server: str, say: Say) -> None:
     if entry.team and not Membership.objects.filter(user=user, challenge=challenge).exists():
         actions.join(challenge=challenge, user=user, team_name=entry.team)
     say(f"{entry.team or 'The organiser'} enters {entry.kit} as {entry.kind} ...")
-    _instance, token = get_token_model().objects.create(user)
+    row, token = get_token_model().objects.create(user)
     command = [sys.executable, "-m", "anomed", "submit", challenge.slug, f"--{entry.kind}", entry.image]
     command += ["-m", f"starter kit {entry.kit}"]
     command += ["--as", entry.role] if not entry.team else []
     environment = {**os.environ, "ANOMED_SERVER": server, "ANOMED_TOKEN": token}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    row.delete()
     if done.returncode:
         raise DemoFailed(f"{entry.kit} could not be entered:\n{done.stdout}{done.stderr}")
 
