@@ -31,7 +31,7 @@ class Refused(ValueError):
 def save_challenge(*, challenge: Challenge, by: Any, reason: str = "") -> Challenge:
     """Stores an organiser's edits. Whoever creates a challenge becomes its organiser.
 
-    Of a published challenge only texts, quotas and the time zone can be changed: else Refused.
+    Of a published challenge only texts and quotas can be changed: else Refused.
     """
     if challenge.pk:
         stored = _locked(challenge)
@@ -78,12 +78,17 @@ def delete_phase(*, phase: Phase) -> None:
 
 
 @transaction.atomic
-def set_data(*, challenge: Challenge, table: StagedTable, by: Any) -> Dataset:
-    """Gives a draft its private table and a generated sample, in place of what it had. The anchors go: check again."""
+def set_data(*, challenge: Challenge, table: StagedTable, by: Any, read_again: bool = False) -> Dataset:
+    """Gives a draft its private table and a generated sample, in place of what it had. The anchors go: check again.
+
+    `read_again` says that the file is the one that was uploaded before.
+    """
     stored = _draft(challenge)
     dataset = Dataset.objects.filter(challenge=stored).first() or Dataset(challenge=stored)
     _put(dataset.source, f"source{table.source.suffix}", table.source)
     _put(dataset.table, "table.parquet", table.table)
+    if not read_again:
+        dataset.uploaded_at = timezone.now()
     dataset.file_name = table.file_name
     dataset.sha256 = table.sha256
     dataset.rows = table.profile.rows
@@ -264,10 +269,10 @@ def _put(field: Any, name: str, path: Any) -> None:
 def _use_sample(dataset: Dataset, sample: StagedSample | None) -> None:
     if sample is None:
         remove_later(dataset.sample.storage, dataset.sample.name or "")
-        dataset.sample, dataset.sample_rows = "", 0
+        dataset.sample, dataset.sample_rows, dataset.sample_sha256 = "", 0, ""
         return
     _put(dataset.sample, "sample.parquet", sample.path)
-    dataset.sample_rows, dataset.sample_origin = sample.rows, sample.origin
+    dataset.sample_rows, dataset.sample_sha256, dataset.sample_origin = sample.rows, sample.sha256, sample.origin
 
 
 @transaction.atomic

@@ -162,8 +162,9 @@ def may(request: HttpRequest, verb: str, challenge: Challenge | None) -> bool:
 
 
 def _zone(request: HttpRequest, challenge: Challenge | None) -> ZoneInfo:
-    """The zone that was just chosen in the form, else the stored one."""
-    chosen = request.POST.get("time_zone", "")
+    """The zone that was just chosen in the form of a draft, else the stored one."""
+    draft = challenge is None or challenge.status == Challenge.Status.DRAFT
+    chosen = request.POST.get("time_zone", "") if draft else ""
     if chosen in available_timezones():
         return ZoneInfo(chosen)
     return ZoneInfo((challenge or Challenge()).time_zone)

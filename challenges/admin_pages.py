@@ -251,11 +251,16 @@ def _choose_roles(request: HttpRequest, challenge: Challenge, dataset: Dataset, 
             target=form.named("target")[0],
             patient=next(iter(form.named("patient")), ""),
             roles={name: role for name, role in roles.items() if role not in ("target", "patient")},
-            task=form.cleaned_data["task"],
+            task=form.reading(),
         ) as table,
     ):
-        actions.set_data(challenge=challenge, table=table, by=request.user)
-    messages.success(request, _("The table was read again, and a new sample was generated."))
+        actions.set_data(challenge=challenge, table=table, by=request.user, read_again=True)
+    if table.sample:
+        messages.success(request, _("The table was read again, and a new sample was generated."))
+    else:
+        messages.warning(
+            request, _("The table was read again, but no sample could be generated: upload one of your own.")
+        )
 
 
 def _change_sample(request: HttpRequest, challenge: Challenge, dataset: Dataset, form: SampleForm | None) -> None:

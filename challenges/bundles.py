@@ -71,9 +71,9 @@ def _store(
     challenge.full_clean()
     actions.save_challenge(challenge=challenge, by=by, reason=_("imported"))
     _store_phases(challenge, phases, by)
-    if table is not None and not _has_table(challenge, table):
+    if table is not None and not _has_table(challenge, table, own_sample=sample is not None):
         actions.set_data(challenge=challenge, table=table, by=by)
-    if sample is not None:
+    if sample is not None and not _has_sample(challenge, sample):
         actions.set_sample(challenge=challenge, sample=sample, by=by)
     challenge.refresh_from_db()
     return challenge
@@ -97,14 +97,21 @@ def _filled(thing: Any, names: Iterable[str], values: Mapping[str, Any]) -> Any:
     return thing
 
 
-def _has_table(challenge: Challenge, table: StagedTable) -> bool:
+def _has_table(challenge: Challenge, table: StagedTable, *, own_sample: bool) -> bool:
+    """Whether the draft has this table already, with a sample of the kind that the folder wants."""
     dataset = Dataset.objects.filter(challenge=challenge).first()
     return (
         dataset is not None
         and dataset.sha256 == table.sha256
         and dataset.schema_json == table.profile.schema.to_json()
         and bool(dataset.sample)
+        and (own_sample or dataset.sample_origin == Dataset.Origin.GENERATED)
     )
+
+
+def _has_sample(challenge: Challenge, sample: StagedSample) -> bool:
+    dataset = Dataset.objects.get(challenge=challenge)
+    return (dataset.sample_sha256, dataset.sample_origin) == (sample.sha256, sample.origin)
 
 
 def _sentence(error: ValidationError) -> str:

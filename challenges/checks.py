@@ -76,7 +76,7 @@ def fingerprint(challenge: Challenge) -> str:
             *LIMITS,
         )
     }
-    settings["data"] = dataset and [dataset.sha256, dataset.sample.name, dataset.schema_json]
+    settings["data"] = dataset and [dataset.sha256, dataset.sample_sha256, dataset.schema_json]
     settings["phases"] = [
         [phase.kind, phase.seeds, phase.folds, hashlib.sha256(bytes(phase.secret)).hexdigest()]
         for phase in challenge.phases.order_by("kind")

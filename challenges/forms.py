@@ -129,6 +129,8 @@ class ColumnsForm(forms.Form):
     def __init__(self, schema: Schema, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.schema = schema
+        if schema.target:
+            self.fields["task"].initial = "regression" if schema.task == "regression" else "multiclass"
         for number, column in enumerate(schema.columns):
             self.fields[f"role-{number}"] = forms.ChoiceField(
                 label=_("Role of %(column)s") % {"column": column.name},
@@ -153,9 +155,14 @@ class ColumnsForm(forms.Form):
         """The columns that were given this role."""
         return [name for name, role in self.roles().items() if role == wanted]
 
+    def reading(self) -> str:
+        """How to read the target: what was shown for one target says nothing about another."""
+        stays = self.named("target") == [self.schema.target] or "task" in self.changed_data
+        return str(self.cleaned_data["task"]) if stays else ""
+
     def must_read_again(self) -> bool:
         """Whether the choice changes what the table holds (target, patients), not only what columns are called."""
-        task = self.cleaned_data["task"]
+        task = self.reading()
         return bool(
             self.named("target") != [self.schema.target]
             or self.named("patient") != ([self.schema.patient_id] if self.schema.patient_id else [])

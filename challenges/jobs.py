@@ -38,31 +38,31 @@ def read_table(
     facts = tables.profile(Path(source), suffix, target or None, patient or None, roles, task or None)
     table = Path(folder, "table.parquet")
     sha256 = tables.write_canonical(Path(source), facts.schema, table, suffix)
-    made = 0
+    made: dict[str, Any] | None = None
     if facts.schema.target:
         try:
             columns = facts.schema.to_json()
-            made = make_sample(table=str(table), schema=columns, rows=sample_rows, seed=seed, folder=folder)["rows"]
+            made = make_sample(table=str(table), schema=columns, rows=sample_rows, seed=seed, folder=folder)
         except TableError as error:
             facts = replace(facts, notes=(*facts.notes, str(error)))
-    return {"profile": facts.to_json(), "sha256": sha256, "sample_rows": made}
+    return {"profile": facts.to_json(), "sha256": sha256, "sample": made}
 
 
 def make_sample(*, table: str, schema: dict[str, Any], rows: int, seed: int, folder: str) -> dict[str, Any]:
     """Writes a generated `sample.parquet` for a canonical table."""
     columns = Schema.from_json(schema)
     frame = samples.generate(tables.read(Path(table)), columns, rows, seed)
-    tables.write_frame(frame, public(columns), Path(folder, "sample.parquet"))
-    return {"rows": len(frame)}
+    sha256 = tables.write_frame(frame, public(columns), Path(folder, "sample.parquet"))
+    return {"rows": len(frame), "sha256": sha256}
 
 
 def read_sample(*, source: str, suffix: str, schema: dict[str, Any], table: str, folder: str) -> dict[str, Any]:
     """Writes the organiser's own sample as `sample.parquet`; `shared` of its rows are records of the private table."""
     columns = public(Schema.from_json(schema))
     path = Path(folder, "sample.parquet")
-    tables.write_canonical(Path(source), columns, path, suffix)
+    sha256 = tables.write_canonical(Path(source), columns, path, suffix)
     sample = tables.read(path)
-    return {"rows": len(sample), "shared": shared_rows(sample, tables.read(Path(table)), columns)}
+    return {"rows": len(sample), "sha256": sha256, "shared": shared_rows(sample, tables.read(Path(table)), columns)}
 
 
 def public(schema: Schema) -> Schema:

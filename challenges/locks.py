@@ -12,7 +12,8 @@ from challenges.models import Challenge, Phase
 LIMITS: Final = ("seconds", "memory_mb", "cpus", "gpus", "output_mb", "pids")
 CONSTANTS: Final = ("trivial_utility", "reference_utility", "reference_leak", "utility_threshold", "revealed")
 SIZES: Final = ("aux_size", "core_size", "candidate_size")
-LOCKED: Final = ("slug", "scenario", "metric", "white_box", *LIMITS, *CONSTANTS, *SIZES)
+# Not the time zone either: the dates that participants plan by would all move.
+LOCKED: Final = ("slug", "scenario", "metric", "white_box", "time_zone", *LIMITS, *CONSTANTS, *SIZES)
 PHASE_LOCKED: Final = ("kind", "seeds", "folds")
 
 
@@ -32,9 +33,7 @@ def challenge_problem(stored: Challenge, edited: Challenge) -> str:
     names = changed(stored, edited, LOCKED)
     if not names:
         return ""
-    return _("The challenge is published: scores depend on “%(names)s”, which cannot be changed any more.") % {
-        "names": "”, “".join(names)
-    }
+    return _("The challenge is published: “%(names)s” cannot be changed any more.") % {"names": "”, “".join(names)}
 
 
 def phase_problem(challenge: Challenge, stored: Phase | None, edited: Phase | None) -> str:

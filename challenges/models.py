@@ -27,6 +27,7 @@ from challenges.tables import Schema
 # The public sample is dealt by a public secret: there is nothing to protect, and rehearsals are repeatable.
 SAMPLE_SECRET: Final = b"public sample"
 SAMPLE_FOLDS: Final = 2
+FILE_NAME_LENGTH: Final = 200
 
 
 def scenario_choices() -> list[tuple[str, Any]]:
@@ -315,14 +316,15 @@ class Dataset(models.Model):
     source = models.FileField(upload_to=dataset_path)  # as it was uploaded, to be read again when columns change
     table = models.FileField(_("private table"), upload_to=dataset_path)  # canonical Parquet
     sample = models.FileField(_("public sample"), upload_to=dataset_path, blank=True)  # canonical Parquet
+    sample_sha256 = models.CharField(max_length=64, blank=True, validators=[RegexValidator(r"^[0-9a-f]{64}$")])
     sample_origin = models.CharField(_("sample"), max_length=10, choices=Origin, default=Origin.GENERATED)
-    file_name = models.CharField(_("uploaded file"), max_length=200)
+    file_name = models.CharField(_("uploaded file"), max_length=FILE_NAME_LENGTH)
     sha256 = models.CharField(max_length=64, validators=[RegexValidator(r"^[0-9a-f]{64}$")])
     rows = models.PositiveIntegerField(_("records"))
     sample_rows = models.PositiveIntegerField(_("records of the sample"), default=0)  # 0 while no target is chosen
     profile = models.JSONField(_("profile"), default=dict)
     schema_json = models.JSONField(_("columns"), default=dict)
-    uploaded_at = models.DateTimeField(_("uploaded"), auto_now=True)
+    uploaded_at = models.DateTimeField(_("uploaded"), default=timezone.now)
 
     class Meta:
         verbose_name = _("dataset")

@@ -9,7 +9,8 @@ from challenges.splits import Deal, Positions
 
 # An AUROC over the 4,400 test records among so many has a standard error below 0.01: more would tell nothing new.
 MOST_ROWS: Final = 20_000
-# Inputs times records times classes (boosting grows trees for each class, one set for two classes): 32 MB of floats, a few minutes of fitting.
+# Inputs times records, times the sets of trees that boosting grows (one for two classes, else one for each): at most
+# 32 MB of floats and a few minutes of fitting.
 MOST_CELLS: Final = 4_000_000
 # With fewer records than this the models could not be trusted.
 _LEAST_ROWS: Final = 400
@@ -22,7 +23,8 @@ def choose(total: int, schema: Schema) -> Positions:
     Raises TableError if the columns are so many, or have so many categories, that too few records could be used.
     """
     inputs = sum(len(column.categories) or 1 for column in schema.shared)
-    most = min(MOST_ROWS, MOST_CELLS // (inputs * max(1, len(schema.labels) - 1)))
+    trees = len(schema.labels) if len(schema.labels) > 2 else 1
+    most = min(MOST_ROWS, MOST_CELLS // (inputs * trees))
     if total <= most:
         return np.arange(total)
     if most < _LEAST_ROWS:

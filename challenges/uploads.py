@@ -12,7 +12,7 @@ from django.conf import settings
 from django.utils.translation import gettext as _
 
 from challenges import child
-from challenges.models import Dataset
+from challenges.models import FILE_NAME_LENGTH, Dataset
 from challenges.samples import DEFAULT_ROWS
 from challenges.tables import Profile, Schema, TableError
 from challenges.untrusted import ORGANISER_CAPS
@@ -47,6 +47,7 @@ class StagedSample:
 
     path: Path
     rows: int
+    sha256: str
     origin: Dataset.Origin
 
 
@@ -78,10 +79,9 @@ def staged_table(
             sample_rows=DEFAULT_ROWS,
             seed=secrets.randbits(32),
         )
-        made = answer["sample_rows"]
-        sample = StagedSample(folder / "sample.parquet", made, Dataset.Origin.GENERATED) if made else None
+        sample = _sample(folder, answer["sample"], Dataset.Origin.GENERATED) if answer["sample"] else None
         profile = Profile.from_json(answer["profile"])
-        yield StagedTable(Path(file_name).name, source, folder / "table.parquet", answer["sha256"], profile, sample)
+        yield StagedTable(_short(file_name), source, folder / "table.parquet", answer["sha256"], profile, sample)
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def generated_sample(table: Path, schema: Schema) -> Iterator[StagedSample]:
             seed=secrets.randbits(32),
             folder=str(folder),
         )
-        yield StagedSample(folder / "sample.parquet", answer["rows"], Dataset.Origin.GENERATED)
+        yield _sample(folder, answer, Dataset.Origin.GENERATED)
 
 
 @contextmanager
@@ -125,7 +125,17 @@ def own_sample(file: Readable, file_name: str, *, table: Path, schema: Schema) -
                 _("The sample has %(rows)s records; at least %(least)s are needed to rehearse an entry.")
                 % {"rows": answer["rows"], "least": LEAST_SAMPLE_ROWS}
             )
-        yield StagedSample(folder / "sample.parquet", answer["rows"], Dataset.Origin.OWN)
+        yield _sample(folder, answer, Dataset.Origin.OWN)
+
+
+def _sample(folder: Path, answer: dict[str, Any], origin: Dataset.Origin) -> StagedSample:
+    return StagedSample(folder / "sample.parquet", answer["rows"], answer["sha256"], origin)
+
+
+def _short(file_name: str) -> str:
+    """The name of the file alone, cut to what the database holds; the suffix stays, it says how to read the file."""
+    name = Path(file_name)
+    return name.stem[: FILE_NAME_LENGTH - len(name.suffix)] + name.suffix
 
 
 @contextmanager

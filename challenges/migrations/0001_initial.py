@@ -3,6 +3,7 @@
 import challenges.models
 import django.core.validators
 import django.db.models.deletion
+import django.utils.timezone
 import simple_history.models
 from django.conf import settings
 from django.db import migrations, models
@@ -92,6 +93,7 @@ class Migration(migrations.Migration):
                 ('source', models.FileField(upload_to=challenges.models.dataset_path)),
                 ('table', models.FileField(upload_to=challenges.models.dataset_path, verbose_name='private table')),
                 ('sample', models.FileField(blank=True, upload_to=challenges.models.dataset_path, verbose_name='public sample')),
+                ('sample_sha256', models.CharField(blank=True, max_length=64, validators=[django.core.validators.RegexValidator('^[0-9a-f]{64}$')])),
                 ('sample_origin', models.CharField(choices=[('generated', 'generated from independent marginals'), ('own', "the organiser's own file")], default='generated', max_length=10, verbose_name='sample')),
                 ('file_name', models.CharField(max_length=200, verbose_name='uploaded file')),
                 ('sha256', models.CharField(max_length=64, validators=[django.core.validators.RegexValidator('^[0-9a-f]{64}$')])),
@@ -99,7 +101,7 @@ class Migration(migrations.Migration):
                 ('sample_rows', models.PositiveIntegerField(default=0, verbose_name='records of the sample')),
                 ('profile', models.JSONField(default=dict, verbose_name='profile')),
                 ('schema_json', models.JSONField(default=dict, verbose_name='columns')),
-                ('uploaded_at', models.DateTimeField(auto_now=True, verbose_name='uploaded')),
+                ('uploaded_at', models.DateTimeField(default=django.utils.timezone.now, verbose_name='uploaded')),
                 ('challenge', models.OneToOneField(on_delete=django.db.models.deletion.CASCADE, related_name='dataset', to='challenges.challenge', verbose_name='challenge')),
             ],
             options={

@@ -82,6 +82,22 @@ def test_roles_change_without_another_reading(draft: Challenge, olga: User) -> N
         actions.set_roles(challenge=draft, roles={"age": "target"}, by=olga)
 
 
+def test_the_upload_date_is_that_of_the_file(draft: Challenge, olga: User) -> None:
+    uploaded = draft.dataset.uploaded_at
+    actions.set_roles(challenge=draft, roles={"age": "secret"}, by=olga)
+    assert Dataset.objects.get().uploaded_at == uploaded
+    give_data(draft, clinic_csv(), by=olga, target="diabetes")
+    assert Dataset.objects.get().uploaded_at > uploaded
+
+
+def test_a_long_file_name_is_cut_and_keeps_its_suffix(olga: User) -> None:
+    challenge = new_challenge(olga)
+    give_data(challenge, clinic_csv(), f"{'patients ' * 40}.csv", target="diabetes")
+    name = challenge.dataset.file_name
+    assert len(name) == 200
+    assert name.endswith(".csv")
+
+
 def test_a_file_that_breaks_its_reader_breaks_nothing_else(draft: Challenge) -> None:
     sha256 = draft.dataset.sha256
     with pytest.raises(TableError, match=r"too much memory|broke down"):

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import pandas as pd
 import pytest
 from django.contrib.auth.models import Group
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -18,7 +19,8 @@ from anomed_site.models import User
 from challenges import actions, tasks
 from challenges.models import Challenge, CheckReport
 from challenges.permissions import ORGANISERS
-from tests.challenges.organisers import breast_cancer_csv, checked, small_draft
+from tests.challenges.conftest import clinic
+from tests.challenges.organisers import breast_cancer_csv, checked, csv_of, give_data, new_challenge, small_draft
 from tests.conftest import person
 
 pytestmark = pytest.mark.django_db
@@ -149,6 +151,7 @@ def test_an_organiser_who_knows_only_the_admin_publishes_a_challenge(site: Clien
 def test_what_scores_depend_on_cannot_be_changed_after_publishing(site: Client, published: Challenge) -> None:
     phase = published.phases.get()
     wanted = settings_form(title="Another title", slug="another", metric="log_loss", seconds=5, daily_quota=9)
+    wanted["time_zone"] = "Asia/Tokyo"  # nor are dates read in it
     opened = timezone.localtime(phase.opens_at, ZoneInfo("Europe/Berlin"))  # a form shows no fractions of a second
     dates = {"opens_at_0": f"{opened:%Y-%m-%d}", "opens_at_1": f"{opened:%H:%M:%S}"}
     end = {"closes_at_0": "2040-01-01", "closes_at_1": "12:00"}
@@ -158,7 +161,8 @@ def test_what_scores_depend_on_cannot_be_changed_after_publishing(site: Client, 
     assert (published.title, published.daily_quota) == ("Another title", 9)
     assert (published.slug, published.metric, published.seconds) == ("small", "auroc", 600)
     assert published.phases.get().seeds == 1
-    assert published.phases.get().closes_at is not None
+    assert published.time_zone == "Europe/Berlin"
+    assert published.phases.get().closes_at == datetime(2040, 1, 1, 11, 0, tzinfo=UTC)
 
     refused = site.post(page("change", published), {**form, "phases-0-opens_at_0": "2020-01-01"})
     assert "its beginning cannot be changed any more" in text(refused)
@@ -213,6 +217,39 @@ def test_another_sample_can_be_generated(site: Client, draft: Challenge) -> None
     assert "The public sample was replaced." in text(site.post(page("data", draft), {"do": "generate"}, follow=True))
     draft.refresh_from_db()
     assert draft.dataset.sample.name != before
+
+
+def test_a_numeric_target_stays_classes_when_a_patient_column_is_chosen(site: Client, organiser: User) -> None:
+    challenge = new_challenge(organiser)
+    frame = clinic(400).drop(columns=["stage", "days", "diabetes"]).dropna(subset="visits")
+    frame.insert(0, "patient", range(len(frame)))
+    give_data(challenge, csv_of(frame), target="visits", task="multiclass")
+    dataset = challenge.dataset
+    shown = site.get(page("data", challenge)).content.decode()
+    assert '<option value="multiclass" selected>' in shown
+    names = [column.name for column in dataset.schema.columns]
+    roles = {f"role-{number}": "feature" for number in range(len(names))}
+    roles |= {f"role-{names.index('visits')}": "target", f"role-{names.index('patient')}": "patient"}
+    answer = site.post(page("data", challenge), {"do": "columns", "task": "multiclass", **roles}, follow=True)
+    assert "a new sample was generated" in text(answer)
+    again = Challenge.objects.get(pk=challenge.pk).dataset
+    assert (again.schema.task, again.schema.patient_id) == ("multiclass", "patient")
+    assert again.uploaded_at == dataset.uploaded_at
+
+    roles |= {f"role-{names.index('visits')}": "feature", f"role-{names.index('glucose')}": "target"}
+    site.post(page("data", challenge), {"do": "columns", "task": "multiclass", **roles}, follow=True)
+    assert Challenge.objects.get(pk=challenge.pk).dataset.schema.task == "regression"
+
+
+def test_no_sample_is_announced_that_could_not_be_generated(site: Client, organiser: User) -> None:
+    challenge = new_challenge(organiser)
+    coarse = pd.DataFrame({"sex": ["f", "m"] * 100, "age": [n // 4 for n in range(200)], "sick": ["no", "yes"] * 100})
+    give_data(challenge, csv_of(coarse))
+    names = [column.name for column in challenge.dataset.schema.columns]
+    roles = {f"role-{number}": "target" if name == "sick" else "feature" for number, name in enumerate(names)}
+    shown = text(site.post(page("data", challenge), {"do": "columns", **roles}, follow=True))
+    assert "no sample could be generated" in shown
+    assert "a new sample was generated" not in shown
 
 
 def test_publishing_is_greyed_with_the_reason(site: Client, draft: Challenge) -> None:

@@ -147,6 +147,26 @@ def test_importing_again_changes_nothing(folder: Path, olga: User) -> None:
     assert actions.is_current(report)
 
 
+def test_importing_an_own_sample_again_keeps_the_check(
+    folder: Path, rewritten: Callable[[str, str], Path], olga: User
+) -> None:
+    dataset = bundles.load(folder=folder, by=olga).dataset
+    made_up = samples.generate(tables.read(dataset.table_path), dataset.schema, 300, 5)
+    (folder / "own.csv").write_bytes(csv_of(made_up))
+    rewritten('target = "diabetes"', 'target = "diabetes"\nsample = "own.csv"')
+    first = bundles.load(folder=folder, by=olga)
+    assert first.dataset.table.name == dataset.table.name
+    report = checked(first)
+    second = bundles.load(folder=folder, by=olga)
+    assert second.dataset.sample.name == first.dataset.sample.name
+    assert actions.is_current(report)
+
+    rewritten('sample = "own.csv"\n', "")
+    third = bundles.load(folder=folder, by=olga)
+    assert (third.dataset.sample_origin, third.dataset.sample_rows) == (Dataset.Origin.GENERATED, 400)
+    assert not actions.is_current(report)
+
+
 def test_importing_again_brings_a_draft_in_line(
     rewritten: Callable[[str, str], Path], folder: Path, olga: User
 ) -> None:
