@@ -2,7 +2,11 @@
 
 import os
 
-from django.core.asgi import get_asgi_application
+import django
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "anomed_site.settings")
-application = get_asgi_application()
+django.setup(set_prefix=False)
+
+from anomed_site.bodies import LimitedHandler  # noqa: E402 -- it needs the apps that were just set up
+
+application = LimitedHandler()

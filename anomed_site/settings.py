@@ -195,7 +195,7 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 DATA_UPLOAD_MAX_MEMORY_SIZE = 2_621_440
-FILE_UPLOAD_TEMP_DIR = str(PRIVATE_ROOT / "incoming")
+FILE_UPLOAD_TEMP_DIR = str(PRIVATE_ROOT / "incoming")  # also of bodies on their way in: see anomed_site/bodies.py
 FILE_UPLOAD_PERMISSIONS = 0o600
 Path(FILE_UPLOAD_TEMP_DIR).mkdir(mode=0o700, exist_ok=True)
 
@@ -267,6 +267,7 @@ REST_FRAMEWORK = {
     "DEFAULT_THROTTLE_RATES": {"token": "10/min"},
     "NUM_PROXIES": env.int("ANOMED_PROXIES", default=0),
 }
+DRF_STANDARDIZED_ERRORS = {"EXCEPTION_HANDLER_CLASS": "submissions.api.errors.ExceptionHandler"}
 SPECTACULAR_SETTINGS = {
     "TITLE": "AnoMed Arena",
     "VERSION": "1",
