@@ -2,8 +2,10 @@
 
 import re
 
+from django.db.models import QuerySet
+
 from sandbox.models import Run
-from submissions.models import Submission
+from submissions.models import Step, Submission
 
 MOST = 256 * 1024  # bytes that a page shows: the end, where errors are
 # Colours and cursor movements of terminals (ECMA-48), then all other control characters but tab and line break, and
@@ -32,7 +34,11 @@ def of_run(run: Run, *, most: int = MOST) -> str:
         return ""
 
 
+def rehearsal_steps(submission: Submission) -> QuerySet[Step]:
+    """The steps whose logs the team may read: those of the rehearsal, never one of a private run."""
+    return submission.steps.filter(phase=None, duel=None, run__private=False).select_related("run")
+
+
 def rehearsal(submission: Submission) -> str:
-    """What the containers of an entry's rehearsal printed, step after step. Never anything of a private run."""
-    steps = submission.steps.filter(phase=None, duel=None, run__private=False).select_related("run")
-    return "\n".join(f"== {step.name} ==\n{of_run(step.run)}" for step in steps)
+    """What the containers of an entry's rehearsal printed, step after step."""
+    return "\n".join(f"== {step.name} ==\n{of_run(step.run)}" for step in rehearsal_steps(submission))

@@ -82,7 +82,7 @@ class Timeline:
 
 def of(submission: Submission, *, exact: bool) -> Timeline:
     """The timeline of an entry; `exact` for organisers only."""
-    steps = list(submission.steps.filter(duel=None).select_related("run"))
+    steps = steps_of(submission)
     rehearsal = [step for step in steps if step.is_rehearsal]
     private = [step for step in steps if not step.is_rehearsal]
     duels = count_duels(submission)
@@ -99,6 +99,11 @@ def of(submission: Submission, *, exact: bool) -> Timeline:
         for stage in stages
     ]
     return Timeline(moments, duels, failure_of(submission), rehearsal)
+
+
+def steps_of(submission: Submission) -> list[Step]:
+    """The steps of an entry alone: its rehearsal and, for a defense, its releases; duels are only counted."""
+    return list(submission.steps.filter(duel=None).select_related("run"))
 
 
 def failure_of(submission: Submission) -> Failure | None:
@@ -126,14 +131,21 @@ def count_duels(submission: Submission) -> Duels:
     return Duels(number[Duel.State.DONE], number[Duel.State.FAILED], number[Duel.State.PENDING], failures)
 
 
+def seconds(run: Run, *, exact: bool) -> float | None:
+    """How long a container ran; on private data rounded up to half minutes unless `exact`. None until it has ended."""
+    if run.seconds is None or exact or not run.private:
+        return run.seconds
+    return float(max(1, math.ceil(run.seconds / TIME_STEP)) * TIME_STEP)
+
+
 def run_time(run: Run, *, exact: bool) -> str:
-    """How long a container ran; on private data rounded up to half minutes unless `exact`. Empty until it has ended."""
-    if run.seconds is None:
+    """`seconds` in words; empty until the run has ended."""
+    time = seconds(run, exact=exact)
+    if time is None:
         return ""
     if exact or not run.private:
-        return _("%(seconds)s s") % {"seconds": number_format(round(run.seconds, 1), 1)}
-    steps = max(1, math.ceil(run.seconds / TIME_STEP))
-    return _("up to %(seconds)s s") % {"seconds": steps * TIME_STEP}
+        return _("%(seconds)s s") % {"seconds": number_format(round(time, 1), 1)}
+    return _("up to %(seconds)s s") % {"seconds": round(time)}
 
 
 def _lines(steps: Sequence[Step], exact: bool) -> list[RunLine]:

@@ -10,11 +10,8 @@ from rest_framework import serializers
 
 from challenges.models import Challenge
 from sandbox.models import Run
-from sandbox.reasons import hint, sentence
-from submissions import standings
+from submissions import standings, timeline
 from submissions.models import Duel, Step, Submission
-
-RUN_TIME_GRAIN = 30  # seconds: exact run times on private data could carry a message
 
 
 class SignInSerializer(serializers.Serializer[Any]):
@@ -177,11 +174,12 @@ class SubmissionSerializer(serializers.ModelSerializer[Submission]):
 
     @extend_schema_field(StepSerializer(many=True))
     def get_steps(self, submission: Submission) -> list[dict[str, Any]]:
-        return [step_facts(step) for step in own_steps(submission)]
+        return [step_facts(step) for step in timeline.steps_of(submission)]
 
     @extend_schema_field(DuelCountSerializer)
     def get_duels(self, submission: Submission) -> dict[str, int]:
-        return duel_counts(submission)
+        duels = timeline.count_duels(submission)
+        return {"done": duels.over, "total": duels.total}
 
     @extend_schema_field(ScoreSerializer(allow_null=True))
     def get_score(self, submission: Submission) -> dict[str, Any] | None:
@@ -255,48 +253,25 @@ class MatrixSerializer(serializers.Serializer[Any]):
 
 
 def failure_of(submission: Submission) -> dict[str, str] | None:
-    """Why an entry failed, in words; the cause within a rehearsal speaks for it."""
-    if not submission.failure_reason:
+    """Why an entry failed: the names that programs know, and the words of its page."""
+    failure = timeline.failure_of(submission)
+    if failure is None:
         return None
-    speaking = submission.failure_cause or submission.failure_reason
     return {
         "reason": submission.failure_reason,
         "cause": submission.failure_cause,
-        "sentence": sentence(speaking),
-        "hint": hint(submission.failure_reason if submission.failure_cause else speaking),
-        "detail": submission.failure_detail,
+        "sentence": f"{failure.sentence} {failure.cause}".strip(),
+        "hint": failure.hint,
+        "detail": failure.detail,
     }
 
 
-def own_steps(submission: Submission) -> list[Step]:
-    """The steps of an entry alone: its rehearsal and, for a defense, its releases; duels are only counted."""
-    return list(submission.steps.filter(duel=None).select_related("run", "phase"))
-
-
 def step_facts(step: Step) -> dict[str, Any]:
-    """What the team may know about a step."""
+    """What the team may know about a step: of runs on private data the time in steps of half a minute (DESIGN 5)."""
+    seconds = timeline.seconds(step.run, exact=False)
     return {
         "step": step.name,
         "rehearsal": step.is_rehearsal,
         "state": step.run.state,
-        "seconds": shown_seconds(step),
+        "seconds": None if seconds is None else max(1, math.ceil(seconds)),
     }
-
-
-def shown_seconds(step: Step) -> int | None:
-    """How long a run took: rehearsals in seconds, private runs rounded up to the grain of 30 s (DESIGN 5)."""
-    if step.run.seconds is None:
-        return None
-    grain = 1 if step.is_rehearsal else RUN_TIME_GRAIN
-    return max(1, math.ceil(step.run.seconds / grain)) * grain
-
-
-def duel_counts(submission: Submission) -> dict[str, int]:
-    """How many of an entry's duels are over, and how many there are."""
-    mine = (
-        Duel.objects.filter(release__submission=submission)
-        if submission.is_defense
-        else Duel.objects.filter(attack=submission)
-    )
-    states = list(mine.values_list("state", flat=True))
-    return {"done": sum(state != Duel.State.PENDING for state in states), "total": len(states)}

@@ -2,7 +2,11 @@
 
 from typing import Any, cast
 
-from django.contrib.auth import authenticate
+from allauth.account import app_settings as account_settings
+from allauth.account.adapter import get_adapter
+from allauth.account.utils import has_verified_email
+from allauth.mfa.utils import is_mfa_enabled
+from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import FileResponse
 from django.utils.translation import gettext as _
@@ -11,7 +15,7 @@ from drf_spectacular.utils import extend_schema
 from knox.auth import TokenAuthentication
 from knox.models import get_token_model
 from rest_framework import generics, status
-from rest_framework.exceptions import APIException, AuthenticationFailed, NotFound, PermissionDenied
+from rest_framework.exceptions import APIException, AuthenticationFailed, NotFound, PermissionDenied, Throttled
 from rest_framework.permissions import AllowAny, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -23,6 +27,7 @@ from sandbox.models import Image
 from submissions import actions, logs, standings
 from submissions.api import serializers
 from submissions.models import Membership, Submission
+from submissions.views.common import visible_challenges
 
 
 class Conflict(APIException):
@@ -33,7 +38,11 @@ class Conflict(APIException):
 
 
 class TokenView(APIView):
-    """Sign in for a token, or give the present one back."""
+    """Sign in for a token, or give the present one back.
+
+    A password alone opens no more here than on the website: its limits of failed attempts are the same, and who uses
+    a second factor or has not confirmed their address gets tokens there only.
+    """
 
     throttle_classes = (ScopedRateThrottle,)
     throttle_scope = "token"
@@ -49,9 +58,20 @@ class TokenView(APIView):
     def post(self, request: Request) -> Response:
         data = serializers.SignInSerializer(data=request.data)
         data.is_valid(raise_exception=True)
-        user = authenticate(request._request, **data.validated_data)
-        if user is None:
+        try:
+            user = get_adapter(request._request).authenticate(request._request, **data.validated_data)
+        except ValidationError as limit:
+            raise Throttled(detail=limit.messages[0]) from limit
+        if user is None or not user.is_active:
             raise AuthenticationFailed(_("The email address or the password is wrong."))
+        if is_mfa_enabled(user):
+            raise PermissionDenied(
+                _("Your account signs in with a second factor. Make a token on your profile page and use that.")
+            )
+        if account_settings.EMAIL_VERIFICATION == "mandatory" and not has_verified_email(user, user.email):
+            raise PermissionDenied(
+                _("Sign in on the website once to confirm your email address. Then make a token on your profile page.")
+            )
         instance, token = get_token_model().objects.create(user)
         return Response({"token": token, "expiry": instance.expiry})
 
@@ -76,14 +96,9 @@ class MeView(APIView):
         return Response({"email": user.email, "name": user.get_full_name(), "teams": teams})
 
 
-def visible_challenges(request: Request) -> QuerySet[Challenge]:
-    """Challenges that the caller may see; drafts are for their organisers."""
-    return Challenge.objects.visible_to(request.user).select_related("dataset").prefetch_related("phases")
-
-
 def visible_challenge(request: Request, slug: str) -> Challenge:
     """The challenge of this name; NotFound for what the caller may not see."""
-    challenge = visible_challenges(request).filter(slug=slug).first()
+    challenge = visible_challenges(request.user).filter(slug=slug).first()
     if challenge is None:
         raise NotFound(_("There is no such challenge."))
     return challenge
@@ -97,7 +112,7 @@ class ChallengeView(generics.GenericAPIView[Challenge]):
     def get_queryset(self) -> QuerySet[Challenge]:
         if getattr(self, "swagger_fake_view", False):
             return Challenge.objects.none()
-        return visible_challenges(self.request)
+        return visible_challenges(self.request.user)
 
     def get_serializer_context(self) -> dict[str, Any]:
         user = self.request.user

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, render
 from django.utils.translation import get_language
@@ -43,10 +44,14 @@ class Visit:
         }
 
 
+def visible_challenges(user: Any) -> QuerySet[Challenge]:
+    """Challenges that a person may see; drafts are for their organisers."""
+    return Challenge.objects.visible_to(user).select_related("dataset").prefetch_related("phases")
+
+
 def visit(request: HttpRequest, slug: str) -> Visit:
     """The visit of this request. Raises Http404 for challenges that are not there for this person."""
-    visible = Challenge.objects.visible_to(request.user).select_related("dataset").prefetch_related("phases")
-    return visit_of(request, get_object_or_404(visible, slug=slug))
+    return visit_of(request, get_object_or_404(visible_challenges(request.user), slug=slug))
 
 
 def visit_of(request: HttpRequest, challenge: Challenge) -> Visit:

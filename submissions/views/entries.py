@@ -89,17 +89,15 @@ def detail(request: SiteRequest, pk: Any) -> HttpResponse:
 def log(request: HttpRequest, pk: Any) -> HttpResponse:
     """The logs of the rehearsal; with `?run=` that of one run on private data, which organisers alone may read."""
     submission, here = _entry(request, pk)
-    steps = submission.steps.select_related("run")
     wanted = request.GET.get("run", "")
+    chosen = list(logs.rehearsal_steps(submission))
     if wanted:
         if not here.is_organiser:
             raise Http404
-        chosen = [step for step in steps if str(step.run_id) == wanted]
+        chosen = [step for step in submission.steps.select_related("run") if str(step.run_id) == wanted]
         if not chosen:
             raise Http404
         slog.info("private_log_read", submission=str(submission.pk), run=wanted, by=request.user.pk)
-    else:
-        chosen = [step for step in steps.filter(phase=None) if not step.run.private]
     texts = [
         {"step": step.name, "state": step.run.get_state_display(), "text": logs.of_run(step.run)} for step in chosen
     ]

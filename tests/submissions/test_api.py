@@ -1,14 +1,18 @@
 """The published interface, spoken over HTTP as the client speaks it."""
 
+import html
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from allauth.account.models import EmailAddress
+from allauth.mfa.models import Authenticator
 from django.test import Client
 from knox.models import AuthToken
 
 from challenges.models import Challenge
-from sandbox.reasons import Reason
+from sandbox.models import Run
+from sandbox.reasons import Reason, hint
 from submissions import flow
 from submissions.models import Submission
 from tests.conftest import PASSWORD
@@ -32,6 +36,13 @@ def api() -> Callable[..., Client]:
 def announce(client: Client, slug: str = "clinic", **fields: Any) -> Any:
     data = {"kind": "attack", "file_name": "lira.tar", "size": 10, **fields}
     return client.post(f"/api/v1/challenges/{slug}/submissions", data, content_type="application/json")
+
+
+def page_of(user: Any, entry: Submission) -> str:
+    """The entry's page as this person sees it."""
+    browser = Client()
+    browser.force_login(user)
+    return browser.get(entry.get_absolute_url()).content.decode()
 
 
 def patch(client: Client, url: str, offset: int, body: bytes, **headers: str) -> Any:
@@ -61,6 +72,53 @@ def test_guessing_passwords_is_slowed_down(ada: Any) -> None:
     assert answers[-1].status_code in (401, 403, 429)
     right = Client().post("/api/v1/token", {"email": ada.email, "password": PASSWORD}, content_type="application/json")
     assert right.status_code != 200
+
+
+def sign_in(user: Any, password: str = PASSWORD, **more: Any) -> Any:
+    return Client().post(
+        "/api/v1/token", {"email": user.email, "password": password}, content_type="application/json", **more
+    )
+
+
+def test_guessing_one_password_from_many_addresses_is_slowed_down_too(ada: Any) -> None:
+    for number in range(5):
+        assert sign_in(ada, "guess", REMOTE_ADDR=f"192.0.2.{number}").status_code == 403
+    answer = sign_in(ada, REMOTE_ADDR="192.0.2.99")
+    assert answer.status_code == 429
+    assert "Too many failed login attempts" in answer.json()["errors"][0]["detail"]
+
+
+def test_signing_in_rightly_uses_up_no_attempts(ada: Any) -> None:
+    assert [sign_in(ada).status_code for _ in range(7)] == [200] * 7
+
+
+def test_a_password_alone_is_not_enough_where_the_website_asks_for_more(ada: Any) -> None:
+    Authenticator.objects.create(user=ada, type=Authenticator.Type.TOTP, data={})
+    answer = sign_in(ada)
+    assert answer.status_code == 403
+    assert "Make a token on your profile page" in answer.json()["errors"][0]["detail"]
+    assert not AuthToken.objects.exists()
+
+
+def test_an_address_is_confirmed_before_it_signs_in(ada: Any, settings: Any) -> None:
+    settings.ACCOUNT_EMAIL_VERIFICATION = "mandatory"
+    answer = sign_in(ada)
+    assert answer.status_code == 403
+    assert "confirm your email address" in answer.json()["errors"][0]["detail"]
+    EmailAddress.objects.update_or_create(user=ada, email=ada.email, defaults={"verified": True})
+    assert sign_in(ada).status_code == 200
+
+
+def test_closed_accounts_get_no_token(ada: Any) -> None:
+    ada.is_active = False
+    ada.save()
+    assert sign_in(ada).json()["errors"][0]["detail"] == "The email address or the password is wrong."
+
+
+def test_a_giant_of_a_request_is_no_fault_of_the_server(clinic: Challenge, api: Any, carl: Any) -> None:
+    giant = {"team": "x" * 2_700_000, "accept_rules": True}
+    answer = api(carl).post("/api/v1/challenges/clinic/join", giant, content_type="application/json")
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (413, "too_large")
 
 
 def test_everybody_sees_published_challenges_and_nobody_a_draft(
@@ -150,6 +208,22 @@ def test_a_failure_is_told_with_sentence_and_hint(clinic: Challenge, teams: Any,
     assert failure["sentence"]
     assert failure["hint"]
     assert failure["detail"] == "The file is not a tar archive."
+
+
+def test_programs_read_the_same_words_as_people(ready: Any, api: Any, ada: Any) -> None:
+    entry = ready("ada", "defense")
+    Submission.objects.update(state="failed", failure_reason="rehearsal_failed", failure_cause="timeout")
+    failure = api(ada).get(f"/api/v1/submissions/{entry.pk}").json()["failure"]
+    assert (failure["reason"], failure["cause"], failure["hint"]) == ("rehearsal_failed", "timeout", hint("timeout"))
+    for sentence in (failure["sentence"], failure["hint"]):
+        assert sentence in html.unescape(page_of(ada, entry))
+
+
+def test_times_on_private_data_are_coarse(ready: Any, api: Any, ada: Any) -> None:
+    entry = ready("ada", "defense")
+    Run.objects.update(seconds=31.2)
+    steps = api(ada).get(f"/api/v1/submissions/{entry.pk}").json()["steps"]
+    assert {(step["rehearsal"], step["seconds"]) for step in steps} == {(True, 32), (False, 60)}
 
 
 def test_boards_and_matrix_are_public_and_hide_exact_numbers(clinic: Challenge, ready: Any, api: Any) -> None:
