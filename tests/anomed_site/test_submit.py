@@ -59,25 +59,44 @@ def test_participants_cannot_enter_anchors(browsers: dict[str, Client], url: str
     assert Submission.objects.get().role == "entry"
 
 
-def test_strangers_are_turned_away_before_their_file_is_read(
-    url: str, clinic: Challenge, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No form can be taken apart."""
+
     def read(*_: object) -> None:
         raise AssertionError("the body was parsed")
 
     monkeypatch.setattr("django.http.request.HttpRequest._load_post_and_files", read)
+
+
+def test_strangers_are_turned_away_before_their_file_is_read(url: str, unreadable: None) -> None:
     answer = Client(enforce_csrf_checks=True).post(url, form())
     assert answer.status_code == 302
     assert answer.headers["Location"].startswith(reverse("account_login"))
 
 
-def test_a_giant_is_turned_away_before_it_is_read(
-    browsers: dict[str, Client], url: str, settings: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("who", "limits", "status", "said"),
+    [
+        ("carl", {}, 302, ""),  # has joined no team
+        ("ada", {"daily_quota": 0}, 422, "has used all its entries of the last 24 hours"),
+        ("ada", {"status": "closed"}, 422, "This challenge does not take entries now."),
+        ("olga", {"status": "closed"}, 422, "This challenge does not take entries now."),
+    ],
+)
+def test_who_may_enter_nothing_is_told_before_the_file_is_read(
+    browsers: dict[str, Client],
+    url: str,
+    unreadable: None,
+    who: str,
+    limits: dict[str, Any],
+    status: int,
+    said: str,
 ) -> None:
-    settings.SANDBOX = {**settings.SANDBOX, "max_archive_bytes": -1_000_000}
-    answer = browsers["ada"].post(url, form(), follow=True)
-    assert "The file is larger than this server takes." in answer.content.decode()
-    assert not Submission.objects.exists()
+    Challenge.objects.update(**limits)
+    answer = browsers[who].post(url, form())
+    assert answer.status_code == status
+    assert said in answer.content.decode()
 
 
 def test_the_form_needs_its_token(ada: User, url: str) -> None:
