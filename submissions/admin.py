@@ -11,6 +11,15 @@ from submissions import actions
 from submissions.models import Duel, Release, Submission, Team
 
 
+class OwnChallenges(admin.RelatedFieldListFilter):
+    """The filter by challenge: offers organisers their own only, because the titles of drafts are their organisers'."""
+
+    def field_choices(self, field: Any, request: HttpRequest, model_admin: admin.ModelAdmin[Any]) -> Any:
+        own = {} if request.user.is_superuser else {"organisers": request.user}
+        ordering = self.field_admin_ordering(field, request, model_admin)
+        return field.get_choices(include_blank=False, ordering=ordering, limit_choices_to=own)
+
+
 class _ReadOnly(admin.ModelAdmin[Any]):
     """Rows that only the game itself writes. Organisers see those of their own challenges."""
 
@@ -42,7 +51,7 @@ class _ReadOnly(admin.ModelAdmin[Any]):
 class TeamAdmin(_ReadOnly):
     challenge_lookup = "challenge"
     list_display = ("name", "challenge", "created_at")
-    list_filter = ("challenge",)
+    list_filter = (("challenge", OwnChallenges),)
     list_select_related = ("challenge",)
     search_fields = ("name",)
     fields = ("name", "challenge", "created_at")
@@ -52,7 +61,7 @@ class TeamAdmin(_ReadOnly):
 class SubmissionAdmin(_ReadOnly):
     challenge_lookup = "challenge"
     list_display = ("name", "challenge", "kind", "role", "team", "state", "active", "failure_reason", "created_at")
-    list_filter = ("challenge", "kind", "state", "role")
+    list_filter = (("challenge", OwnChallenges), "kind", "state", "role")
     list_select_related = ("challenge", "team")
     search_fields = ("name", "team__name", "note")
     date_hierarchy = "created_at"
@@ -86,7 +95,7 @@ class ReleaseAdmin(_ReadOnly):
 class DuelAdmin(_ReadOnly):
     challenge_lookup = "attack__challenge"
     list_display = ("attack", "defense", "seed", "state", "reason", "mean_leak", "finished_at")
-    list_filter = ("attack__challenge", "state", "reason")
+    list_filter = (("attack__challenge", OwnChallenges), "state", "reason")
     list_select_related = ("attack", "release__submission")
     fields = (
         "attack", "release", "state", "reason", "mean_leak", "leaks", "errors", "detail", "created_at", "finished_at",
