@@ -18,7 +18,6 @@ _WORDS: Final[dict[str, dict[str, Any]]] = {
     "phase": {"development": _("development"), "final": _("final")},
     "part": {"training": _("training"), "test": _("test"), "auxiliary": _("auxiliary")},
     "needs": {
-        "binary": _("a target of two classes"),
         "classes": _("a target of classes"),
         "number": _("a target that is a number"),
     },
