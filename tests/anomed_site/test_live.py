@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from asgiref.testing import ApplicationCommunicator
-from django.core.asgi import get_asgi_application
 from django.test import Client
 from django.urls import reverse
 
 from anomed_site import live
+from anomed_site.asgi import application
 from challenges.models import Challenge
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -47,7 +47,7 @@ async def listening(slug: str) -> AsyncIterator[Listener]:
         "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "",
         "headers": [(b"host", b"localhost")], "client": ("127.0.0.1", 1), "server": ("localhost", 80),
     }  # fmt: skip
-    listener = Listener(ApplicationCommunicator(get_asgi_application(), scope))
+    listener = Listener(ApplicationCommunicator(application, scope))
     await listener.communicator.send_input({"type": "http.request", "body": b"", "more_body": False})
     listener.start = await listener.communicator.receive_output(timeout=5)
     yield listener
