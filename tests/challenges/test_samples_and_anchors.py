@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import clinic
 
 from challenges import anchors, features, samples, splits, tables
 from challenges.metrics import utility
 from challenges.scenarios.base import Board
 from challenges.schema import Column, Schema
 from challenges.tables import TableError
+from tests.challenges.conftest import clinic
 
 MakeBoard = Callable[..., Board]
 

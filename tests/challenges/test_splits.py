@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import clinic
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +16,7 @@ from challenges import blind, splits
 from challenges.schema import Column, Schema
 from challenges.splits import Sizes
 from challenges.tables import TableError
+from tests.challenges.conftest import clinic
 
 SCHEMA = Schema(
     (

@@ -12,11 +12,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import ROWS, clinic
 
 from challenges import tables, untrusted
 from challenges.schema import Column, Schema
 from challenges.tables import TableError
+from tests.challenges.conftest import ROWS, clinic
 
 Write = Callable[..., Path]
 

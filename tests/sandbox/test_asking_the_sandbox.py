@@ -1,5 +1,6 @@
 """What other rooms and the operator ask of the sandbox."""
 
+import shutil
 from io import StringIO
 
 import pytest
@@ -7,12 +8,13 @@ from django.core.management import CommandError, call_command
 from django.db import transaction
 from django.urls import reverse
 from django_q.models import OrmQ
-from image_builder import ImageBuilder
+from image_builder import ImageBuilder, member, tar
 
 from sandbox import actions, reasons
+from sandbox.conf import blob_root
 from sandbox.limits import Limits
 from sandbox.models import Host, Image, Run, Slot
-from sandbox.reasons import Reason
+from sandbox.reasons import Reason, Rejected
 
 pytestmark = pytest.mark.django_db
 
@@ -80,6 +82,27 @@ class TestBaseImages:
             call_command("base_image_add", str(tmp_path / "x"), "python")
         with pytest.raises(CommandError, match="There is no file"):
             call_command("base_image_add", str(tmp_path / "y"), "python")
+
+
+class TestFullDisk:
+    """The last of the disk is not for images; that it is short is no fault of theirs."""
+
+    def test_image_that_would_fill_it(self, tmp_path, settings):
+        archive = ImageBuilder(layers=[tar(member("large", bytes(3_000_000)))]).docker_archive(tmp_path / "image.tar")
+        settings.SANDBOX = {"disk_reserve_bytes": shutil.disk_usage(tmp_path).total}
+        with pytest.raises(Rejected, match="too little room") as caught:
+            actions.check_archive(archive=archive)
+        assert caught.value.reason == Reason.PLATFORM_FAULT
+        assert not list(blob_root().glob("*"))
+        settings.SANDBOX = {"disk_reserve_bytes": 0}
+        assert actions.check_archive(archive=archive).size > 3_000_000
+
+    def test_image_that_is_too_large_anyway(self, tmp_path, settings):
+        archive = ImageBuilder(layers=[tar(member("large", bytes(3_000_000)))]).docker_archive(tmp_path / "image.tar")
+        settings.SANDBOX = {"disk_reserve_bytes": 0, "max_image_bytes": 1_000_000}
+        with pytest.raises(Rejected, match="unpacks to more than 1 MB") as caught:
+            actions.check_archive(archive=archive)
+        assert caught.value.reason == Reason.IMAGE_INVALID
 
 
 @pytest.mark.parametrize("reason", Reason)

@@ -4,6 +4,7 @@ import socket
 import threading
 from collections.abc import Iterator
 
+import docker
 import pytest
 from image_builder import ImageBuilder, member, tar
 
@@ -12,7 +13,7 @@ from sandbox.blobs import blob_path
 from sandbox.conf import blob_root
 from sandbox.engine import Engine, EngineFault, Unreachable
 from sandbox.models import Host, Image, Run
-from sandbox.reasons import Reason
+from sandbox.reasons import Reason, Rejected
 
 
 @pytest.fixture
@@ -138,3 +139,42 @@ class TestImages:
     def test_hung_engine_fault_says_what_it_was_doing(self):
         with pytest.raises(EngineFault, match="ask the engine for its version"):
             Engine("tcp://127.0.0.1:9", "x").info()
+
+
+class TestLayersThatCannotBeUnpacked:
+    """The engine tells them in words only. Each of these is what Docker 20.10 or a newer one says."""
+
+    @pytest.fixture
+    def load(self, engine, monkeypatch):
+        def load(message):
+            monkeypatch.setattr(docker.APIClient, "load_image", lambda self, data: [{"error": message}])
+            engine.load([], "sha256:" + "0" * 64)
+
+        return load
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            "Error processing tar file(exit status 1): link /nosuch /b: no such file or directory",
+            "Error processing tar file(exit status 1): open /no space left on device: not a directory",
+            "failed to register layer: link /nosuch /b: no such file or directory",
+        ],
+    )
+    def test_are_the_images_fault(self, load, message):
+        with pytest.raises(Rejected) as caught:
+            load(message)
+        assert caught.value.reason == Reason.IMAGE_INVALID
+
+    @pytest.mark.parametrize(
+        "message",
+        [
+            "Error processing tar file(exit status 1): write /bin/sh: no space left on device",
+            "failed to register layer: write /bin/sh: No space left on device",
+            "Error processing tar file(exit status 1): unexpected EOF",
+            "Error processing tar file(signal: killed): ",
+            "open /var/lib/docker/tmp/docker-import-1/manifest.json: no such file or directory",
+        ],
+    )
+    def test_are_not_when_the_host_is_in_trouble(self, load, message):
+        with pytest.raises(EngineFault):
+            load(message)

@@ -10,11 +10,12 @@ from django.conf import settings as django_settings
 from django.utils import timezone
 from django_q.models import OrmQ, Schedule
 
-from sandbox import leases, reaper
+from sandbox import leases, reaper, supply
+from sandbox.blobs import blob_path
 from sandbox.chambers import worker_is_gone, worker_name
 from sandbox.conf import blob_root, scratch_root
 from sandbox.engine import Engine
-from sandbox.models import Host, Run, Slot
+from sandbox.models import Host, Image, Run, Slot
 
 DEAD = worker_name().rpartition(":")[0] + ":1"  # this process id, but born at another time
 
@@ -88,6 +89,65 @@ class TestFiles:
         os.utime(incoming / "old", (0, 0))
         reaper.sweep_files()
         assert [path.name for path in incoming.iterdir()] == ["new"]
+
+
+class TestImages:
+    """Whatever is older than a day and serves nobody goes; all else stays."""
+
+    @staticmethod
+    def age(image: Image) -> Image:
+        Image.objects.filter(pk=image.pk).update(created_at=timezone.now() - timedelta(days=2))
+        for digest in (image.image_id, *image.layers):
+            os.utime(blob_path(blob_root(), digest), (0, 0))
+        return image
+
+    def test_unused_images_go_with_what_only_they_had(self, host, make_image, queue):
+        unused, used, base = (self.age(make_image(script)) for script in ("true", "true # used", "true # base"))
+        queue(used)
+        Image.objects.filter(pk=base.pk).update(is_base=True)
+        young = make_image("true # young")
+        reaper.sweep()
+        assert set(Image.objects.all()) == {used, base, young}
+        assert not blob_path(blob_root(), unused.image_id).exists()
+        for image in (used, base, young):  # they share a layer with the one that went
+            assert all(blob_path(blob_root(), digest).exists() for digest in (image.image_id, *image.layers))
+
+    def test_other_rooms_keep_theirs(self, host, make_image, ready):
+        """Without the sandbox knowing them."""
+        image = self.age(make_image("true"))
+        entry = ready("ada", "attack")
+        type(entry).objects.filter(pk=entry.pk).update(image=image)
+        reaper.sweep()
+        assert Image.objects.filter(pk=image.pk).exists()
+        type(entry).objects.filter(pk=entry.pk).update(image=None)
+        reaper.sweep()
+        assert not Image.objects.filter(pk=image.pk).exists()
+
+    def test_image_that_is_entered_again_is_young_again(self, host, make_image):
+        image = self.age(make_image("true"))
+        assert make_image("true") == image
+        reaper.sweep()
+        assert Image.objects.filter(pk=image.pk).exists()
+        assert blob_path(blob_root(), image.image_id).exists()
+
+    def test_blobs_of_no_image(self, host):
+        blob_root().mkdir(parents=True)
+        for name in ("old", "new"):
+            (blob_root() / name).write_bytes(b"a layer of an image that was refused")
+        os.utime(blob_root() / "old", (0, 0))
+        reaper.sweep()
+        assert [path.name for path in blob_root().iterdir()] == ["new"]
+
+    def test_engines_forget_images_without_a_row(self, host, engine, make_image):
+        gone, known = make_image("true"), make_image("true # known")
+        for image in (gone, known):
+            supply.supply(engine, image)
+        engine.prepare("alive", 1, worker_name(), 1)  # whose image has no row, and stays
+        gone.delete()
+        reaper.sweep()
+        assert not engine.has_image(gone.image_id)
+        assert engine.has_image(known.image_id)
+        assert engine._client.inspect_image(f"{engine.prefix}/holder:1")
 
 
 class TestWakeups:

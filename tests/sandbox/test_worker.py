@@ -4,6 +4,7 @@ After each test there is no container, volume or working file left.
 """
 
 import resource
+import tarfile
 
 import pytest
 from django.utils import timezone
@@ -29,7 +30,7 @@ class TestPolite:
         assert 0 < ended.seconds < 5
         assert ended.timings["container"] > 0
         assert ended.log_path.read_text() == '{"step": "attack"}age\n41\n'
-        assert (ended.output_folder / "answer.txt").read_text() == "yes\n"
+        assert (ended.result_folder / "answer.txt").read_text() == "yes"
         [(settled, verdict)] = questions.settled
         assert settled == ended
         assert verdict == {"length": 3, "canonical": "yes"}
@@ -46,13 +47,24 @@ class TestPolite:
             assert run.state == Run.State.SUCCEEDED
             assert run.log_path.read_text() == ""
 
-    def test_folders_are_collected_whole(self, run):
-        ended = run(
-            f"{ANSWER}; mkdir -p /output/model/deep; echo 1 > /output/model/deep/weights; echo 2 > /output/junk",
+    def test_of_its_outputs_only_what_was_read_is_kept(self, run):
+        ended = run(f"{ANSWER}; echo 1 > /output/raw", collect={"files": ["answer.txt", "raw"]})
+        assert {path.name for path in ended.folder.rglob("*")} == {"log.txt", "result", "answer.txt"}
+        assert not ended.scratch.exists()
+
+    def test_folders_are_collected_whole(self, run, questions):
+        collected = {}
+
+        def judge(run, result, read):
+            output = result.parent / "output"
+            collected.update((str(path.relative_to(output)), path.read_text()) for path in output.rglob("*.txt"))
+
+        questions.judge = judge
+        run(
+            f"{ANSWER}; mkdir -p /output/model/deep; echo 1 > /output/model/deep/w.txt; echo 2 > /output/junk.txt",
             collect={"files": ["answer.txt"], "folders": ["model"]},
         )
-        assert (ended.output_folder / "model" / "deep" / "weights").read_text() == "1\n"
-        assert not (ended.output_folder / "junk").exists()
+        assert collected == {"answer.txt": "yes\n", "model/deep/w.txt": "1\n"}
 
     def test_environment(self, run):
         ended = run(f"env; id; pwd; {ANSWER}", private=False)
@@ -102,6 +114,7 @@ class TestBad:
         assert (ended.state, ended.reason) == (Run.State.FAILED, reason), ended.detail
         assert ended.attempt == 1
         assert questions.settled == [(ended, None)]
+        assert [path.name for path in ended.folder.iterdir()] == ["log.txt"]
         assert reasons.sentence(ended.reason)
         assert reasons.hint(ended.reason)
         assert run(ANSWER).state == Run.State.SUCCEEDED
@@ -139,6 +152,16 @@ class TestBad:
         assert ended.reason == Reason.CRASHED, ended.detail
         assert ended.attempt == 1
 
+    def test_layer_that_cannot_be_unpacked(self, run, tmp_path, questions):
+        """Headers are sound, but only an engine finds that the link leads nowhere: no fault of the platform."""
+        link = member("bin/link", type=tarfile.LNKTYPE, linkname="no space left on device")
+        builder = ImageBuilder(layers=[busybox_layer(), tar(link)], config={"Cmd": ["/bin/sh", "-c", ANSWER]})
+        archive = builder.docker_archive(tmp_path / "image.tar")
+        ended = run(actions.store_image(checked=actions.check_archive(archive=archive)))
+        assert (ended.state, ended.reason, ended.attempt) == (Run.State.FAILED, Reason.IMAGE_INVALID, 1)
+        assert "cannot be unpacked" in ended.detail
+        assert questions.settled == [(ended, None)]
+
     def test_what_the_image_has_in_output_is_not_output(self, run, tmp_path):
         layers = [busybox_layer(), tar(member("output/answer.txt", b"from the image"))]
         builder = ImageBuilder(layers=layers, config={"Cmd": ["/bin/sh", "-c", "true"]})
@@ -153,6 +176,7 @@ class TestOurFaults:
         ended = run(ANSWER)
         assert (ended.state, ended.reason) == (Run.State.FAILED, Reason.PLATFORM_FAULT)
         assert ended.attempt == 3
+        assert not ended.result_folder.exists()
         assert questions.settled == [(ended, None)]
 
     def test_fault_that_passes_costs_nothing(self, run, questions):
@@ -192,7 +216,10 @@ class TestOurFaults:
             raise ValueError((result / "answer.txt").read_text())
 
         questions.judge = judge
-        run("echo canary-7 | tee /output/answer.txt")
+        ended = run("echo canary-7 | tee /output/answer.txt")
+        assert ended.detail.startswith("ValueError: ")
+        assert "test_worker.py:" in ended.detail
+        assert "canary-7" not in ended.detail
         out, err = capfd.readouterr()
         assert "run.fault" in err + caplog.text
         assert "canary-7" not in out + err + caplog.text
