@@ -146,7 +146,7 @@ def finish(run: Run, *, reason: Reason | None, detail: str = "", verdict: Any = 
     if not ended:
         return False
     _free(run)
-    _keep_files(run)
+    _keep_files(run, succeeded=reason is None)
     run.refresh_from_db()
     purposes.get(run.purpose).settle(run, verdict)
     return True
@@ -205,13 +205,16 @@ def _free(run: Run) -> None:
     Gpu.objects.filter(run=run).update(run=None)
 
 
-def _keep_files(run: Run) -> None:
-    """Moves what this attempt made to where the run's files stay."""
+def _keep_files(run: Run, *, succeeded: bool) -> None:
+    """Moves the log of this attempt, and the result of one that succeeded, to where the run's files stay.
+
+    All else goes with the working files: the outputs as well, since whatever counts in them has been read.
+    """
     run.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for target in (run.output_folder, run.result_folder, run.log_path):
+    if run.result_folder.exists():
+        shutil.rmtree(run.result_folder)  # of an attempt that was killed after moving, before its transaction ended
+    for target in (run.result_folder, run.log_path) if succeeded else (run.log_path,):
         source = run.scratch / target.name
-        if target.is_dir():
-            shutil.rmtree(target)  # of an attempt that was killed after moving, before its transaction ended
         if source.exists():
             source.replace(target)
 

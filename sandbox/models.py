@@ -160,7 +160,7 @@ class Run(models.Model):
 
     @property
     def folder(self) -> Path:
-        """What this run leaves behind, once it has ended: `output/`, `result/` and `log.txt`."""
+        """What this run leaves behind, once it has ended: `log.txt`, and `result/` if it succeeded."""
         return private_root() / "runs" / str(self.id)
 
     @property
@@ -169,13 +169,8 @@ class Run(models.Model):
         return scratch_root() / f"{self.id}.{self.attempt}"
 
     @property
-    def output_folder(self) -> Path:
-        """Collected files, as the container wrote them: hostile until read in an isolated child."""
-        return self.folder / "output"
-
-    @property
     def result_folder(self) -> Path:
-        """Canonical files that the purpose's reader made from the outputs."""
+        """Canonical files that the purpose's reader made from the outputs. Those themselves are not kept."""
         return self.folder / "result"
 
     @property

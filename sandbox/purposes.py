@@ -19,7 +19,8 @@ class Purpose(Protocol):
         """A module-level function and its picklable arguments, to be called in an isolated child.
 
         It parses the hostile files in `collected`, writes canonical files into the empty folder `result`, returns
-        a JSON-able dict, and raises `Rejected`. The paths hold for this attempt only: store none of them.
+        a JSON-able dict, and raises `Rejected`. The paths hold for this attempt only: store none of them. Of the
+        outputs only what it puts into `result` (a hard link will do) is kept.
         None: there is nothing to read.
         """
 
@@ -29,7 +30,7 @@ class Purpose(Protocol):
     def settle(self, run: Run, verdict: Any) -> None:
         """Writes the outcome down, inside the transaction that ends the run; also for failures (verdict None).
 
-        `run` is up to date (state, reason, seconds), and its files are at `run.output_folder`, `run.result_folder`.
+        `run` is up to date (state, reason, seconds), and the files of one that succeeded are at `run.result_folder`.
         """
 
 

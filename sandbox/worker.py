@@ -75,8 +75,10 @@ def drive(run: Run) -> None:
 
 def _fault(run: Run, error: Exception) -> None:
     unreachable = isinstance(error, Unreachable)
-    detail = f"{type(error).__name__}: {error}"
-    log.warning("run.fault", faults=run.faults, **_place_of(error))
+    place = _place_of(error)
+    log.warning("run.fault", faults=run.faults, **place)
+    # an engine knows no values of the data; the message of any other error may quote them
+    detail = f"{place['error']}: {error if isinstance(error, EngineFault) else ', '.join(place['where'])}"
     if unreachable or run.faults + 1 < conf().max_faults:
         leases.give_back(run, detail=detail, unreachable=unreachable)
     else:
@@ -84,7 +86,7 @@ def _fault(run: Run, error: Exception) -> None:
 
 
 def _place_of(error: Exception) -> dict[str, Any]:
-    """What an error was and where, for the log; without its message, which may quote what was read."""
+    """What an error was and where; without its message, which may quote what was read."""
     frames = traceback.extract_tb(error.__traceback__)[-3:]
     return {"error": type(error).__name__, "where": [f"{frame.filename}:{frame.lineno}" for frame in frames]}
 
