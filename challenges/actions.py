@@ -3,6 +3,7 @@
 Who may call them is decided before (permissions.py); `by` is who did it, for the history.
 """
 
+import traceback
 from collections.abc import Iterable
 from typing import Any
 
@@ -189,8 +190,10 @@ def run_check(*, report: CheckReport) -> CheckReport:
     challenge = report.challenge
     try:
         outcome = checks.run(challenge)
-    except Exception:
-        log.exception("check broke down", challenge=challenge.slug)
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)[-3:]
+        where = [f"{frame.filename}:{frame.lineno}" for frame in frames]  # without its message, which may quote values
+        log.error("check broke down", challenge=challenge.slug, error=type(error).__name__, where=where)
         outcome = checks.Outcome([Finding("error", "fault")])
     return _finish_check(report=report, outcome=outcome)
 
