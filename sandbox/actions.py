@@ -1,5 +1,6 @@
 """Every write to the sandbox's tables that other rooms ask for. Workers' own writes are in `leases`."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,9 @@ def check_archive(*, archive: Path) -> CheckedImage:
 
 def _check(archive: Path, base_layers: frozenset[str]) -> CheckedImage:
     bounds = conf()
-    caps = Caps(bounds.max_image_bytes, bounds.max_members, bounds.max_entries, bounds.max_layers)
+    blob_root().mkdir(mode=0o700, parents=True, exist_ok=True)
+    room = shutil.disk_usage(blob_root()).free - bounds.disk_reserve_bytes
+    caps = Caps(bounds.max_image_bytes, bounds.max_members, bounds.max_entries, bounds.max_layers, room)
     return images.check_archive(
         archive,
         blob_root(),
@@ -97,10 +100,16 @@ def _check(archive: Path, base_layers: frozenset[str]) -> CheckedImage:
 
 @transaction.atomic
 def store_image(*, checked: CheckedImage, name: str = "") -> Image:
-    """The row of a checked image; the same image entered twice has one row."""
-    image, _created = Image.objects.get_or_create(
+    """The row of a checked image; the same image entered twice has one row, as young as the last time.
+
+    An image that nothing refers to goes after a day.
+    """
+    now = timezone.now()
+    fields = {"layers": list(checked.layers), "size": checked.size, "config": checked.config()}
+    image, _created = Image.objects.update_or_create(
         image_id=checked.image_id,
-        defaults={"layers": list(checked.layers), "size": checked.size, "config": checked.config(), "name": name},
+        defaults={"created_at": now},  # also locks the row: the reaper must not take it from under the caller
+        create_defaults={**fields, "name": name, "created_at": now},
     )
     return image
 

@@ -6,6 +6,7 @@ they come.
 
 import hashlib
 import posixpath
+import sys
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -14,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
-from sandbox.reasons import gettext_noop
+from sandbox.reasons import Reason, Rejected, gettext_noop
 from sandbox.streams import PIECE, Pieces
 from sandbox.tarscan import LayerScan, refused
 
@@ -24,12 +25,16 @@ _MAX_LINKS = 8
 
 @dataclass(frozen=True)
 class Caps:
-    """Bounds on an archive: unpacked bytes, files in the archive, entries in all its layers, layers."""
+    """Bounds on an archive: unpacked bytes, files in the archive, entries in all its layers, layers.
+
+    `room` is how many bytes the disk has for it now, which is nothing that its maker could know.
+    """
 
     unpacked_bytes: int
     members: int
     entries: int
     layers: int
+    room: int = sys.maxsize
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,13 @@ class _Budget:
         if self.unpacked > self.caps.unpacked_bytes:
             text = gettext_noop("The image unpacks to more than %(limit)d MB. Make it smaller.")
             raise refused(text % {"limit": self.caps.unpacked_bytes // 10**6})
+        if self.unpacked > self.caps.room:
+            raise Rejected(Reason.PLATFORM_FAULT, _NO_ROOM)
+
+
+_NO_ROOM = gettext_noop(
+    "The server's disk has too little room to unpack this image now. Enter it again later, or tell the operator."
+)
 
 
 def read(path: Path, staging: Path, caps: Caps) -> Contents:

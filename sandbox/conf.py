@@ -26,6 +26,7 @@ class Conf:
     inodes: int = 1000
     max_image_bytes: int = 20 * 10**9  # unpacked
     max_archive_bytes: int = 10 * 10**9  # as uploaded
+    disk_reserve_bytes: int = 5 * 10**9  # no image is unpacked into the last of the disk: runs and the database go on
     max_layers: int = 127
     max_members: int = 2000  # files of an archive: 127 layers in the oldest layout are about 400
     max_entries: int = 1_000_000  # files in all layers together

@@ -5,6 +5,7 @@ and whatever goes wrong on the way is an `EngineFault`: a fault of the platform,
 """
 
 import contextlib
+import errno
 import os
 import re
 import threading
@@ -25,6 +26,7 @@ from sandbox import holder, walls
 from sandbox.conf import conf
 from sandbox.reasons import Reason, Rejected, gettext_noop
 from sandbox.streams import tar_of
+from sandbox.zygote import OUR_TROUBLES
 
 INSTALLATION, RUN, ATTEMPT, WORKER, HOLDER, BORN = (
     f"anomed.{name}" for name in ("installation", "run", "attempt", "worker", "holder", "born")
@@ -269,21 +271,32 @@ class Engine:
             return None
 
     def load(self, stream: Iterable[bytes], image_id: str) -> None:
-        """Loads a docker-archive that we wrote ourselves, and gives the image a private name so that it is kept."""
+        """Loads a docker-archive that we wrote ourselves, and gives the image a private name so that it is kept.
+
+        Raises `Rejected` (image_invalid) when a layer cannot be unpacked, through its own fault.
+        """
         with _asking("load the image"):
             client = self._connect(conf().load_timeout)
             try:
                 for message in client.load_image(_ours(stream)) or ():
                     if "error" in message:
+                        _refuse_unusable_layer(message["error"])
                         raise EngineFault(f"load the image: {message['error']}")
-                client.tag(image_id, f"{self.prefix}/{image_id.removeprefix('sha256:')[:12]}", "run")
+                client.tag(image_id, f"{self.prefix}/{abbreviated(image_id)}", "run")
             finally:
                 client.close()
 
     def remove_image(self, image_id: str) -> None:
         """Takes an image off the engine, by its private name first. One in use stays."""
         with contextlib.suppress(EngineFault), _asking("remove the image"):
-            self._client.remove_image(f"{self.prefix}/{image_id.removeprefix('sha256:')[:12]}:run")
+            self._client.remove_image(f"{self.prefix}/{abbreviated(image_id)}:run")
+
+    def loaded_images(self) -> set[str]:
+        """The abbreviated ids of all images that were loaded for this installation."""
+        with _asking("list the images"):
+            names = [name for image in self._client.images(name=f"{self.prefix}/*") for name in image["RepoTags"] or ()]
+        kept = re.compile(rf"{re.escape(self.prefix)}/([0-9a-f]{{12}}):run")
+        return {match[1] for name in names if (match := kept.fullmatch(name))}
 
     # -- what is left
 
@@ -340,6 +353,29 @@ def _ours(stream: Iterable[bytes]) -> Iterator[bytes]:
         yield from stream
     except OSError as error:
         raise EngineFault(f"a file of ours could not be read: {type(error).__name__}") from error
+
+
+def abbreviated(image_id: str) -> str:
+    """As much of an image's id as its private name has."""
+    return image_id.removeprefix("sha256:")[:12]
+
+
+_CANNOT_UNPACK = gettext_noop(
+    "A layer of the image cannot be unpacked: it has a link to a file that is not there, or a file in a place where "
+    "none can be. Build the image anew and save it with `docker save IMAGE`."
+)
+# how the engine says that unpacking failed: the programs that it starts for it have ended by themselves
+_UNPACKING = re.compile(r"(?:Error processing tar file\(exit status \d+\)|failed to register layer): ")
+_TROUBLES_OF_A_HOST = (*(os.strerror(number).lower() for number in (*OUR_TROUBLES, errno.ENOMEM)), "unexpected eof")
+
+
+def _refuse_unusable_layer(message: str) -> None:
+    """Raises `Rejected` if a layer's content made the engine say this.
+
+    What happened comes last in the message; before that it may quote paths, which are the participant's.
+    """
+    if _UNPACKING.match(message) and not message.strip().lower().endswith(_TROUBLES_OF_A_HOST):
+        raise Rejected(Reason.IMAGE_INVALID, _CANNOT_UNPACK)
 
 
 _CANNOT_START = gettext_noop(

@@ -6,23 +6,25 @@ It touches only what carries this installation's label.
 import shutil
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import structlog
 from django.db import transaction
+from django.db.models import Exists, ForeignObjectRel, OuterRef
 from django.utils import timezone
 
 from sandbox import tasks
 from sandbox.chambers import worker_is_gone
 from sandbox.conf import blob_root, conf, installation, scratch_root
-from sandbox.engine import ATTEMPT, BORN, HOLDER, RUN, WORKER, Engine, EngineFault, engine_at
-from sandbox.models import Gpu, Host, Run, Slot
+from sandbox.engine import ATTEMPT, BORN, HOLDER, RUN, WORKER, Engine, EngineFault, abbreviated, engine_at
+from sandbox.models import Gpu, Host, Image, Run, Slot
 
 log = structlog.get_logger(__name__)
 
 AVOID = timedelta(seconds=90)  # until after the next round
-INCOMING_SECONDS = 24 * 3600  # far longer than any check of an archive
+LEFT_SECONDS = 24 * 3600  # far longer than any check of an archive, and than its image is without an entry
 MARGIN_SECONDS = 3600  # a chamber may wait for a large image to be loaded before it has a run's container
 
 
@@ -31,8 +33,9 @@ def sweep() -> None:
     for host in Host.objects.all():
         sweep_host(host)
     free_forgotten()
-    sweep_files()
     wake_workers()
+    sweep_files()
+    sweep_images()
 
 
 def sweep_host(host: Host) -> None:
@@ -41,6 +44,7 @@ def sweep_host(host: Host) -> None:
     try:
         info = engine.info()
         sweep_engine(engine)
+        sweep_loaded_images(engine)
     except EngineFault as fault:
         log.warning("host.fault", host=host.name, fault=str(fault))
         Host.objects.filter(pk=host.pk).update(avoid_until=timezone.now() + AVOID)
@@ -58,6 +62,13 @@ def sweep_engine(engine: Engine, *, everything: bool = False) -> None:
     engine.remove(removed, [volume["Name"] for volume in volumes])
     if removed or volumes:
         log.info("reaper.removed", containers=len(removed), volumes=len(volumes))
+
+
+def sweep_loaded_images(engine: Engine) -> None:
+    """Takes images off the engine that have no row any more. One in use stays until a later round."""
+    known = {abbreviated(image_id) for image_id in Image.objects.values_list("image_id", flat=True)}
+    for unknown in engine.loaded_images() - known:
+        engine.remove_image(unknown)
 
 
 def _is_under_way(labels: dict[str, str]) -> bool:
@@ -97,8 +108,39 @@ def sweep_files() -> None:
         if not _is_under_way({RUN: run, ATTEMPT: attempt}):
             shutil.rmtree(folder, ignore_errors=True)
     for folder in (blob_root().parent / "incoming").glob("*"):
-        if time.time() - folder.stat().st_mtime > INCOMING_SECONDS:
+        if _is_left(folder):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_left(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime > LEFT_SECONDS
+    except FileNotFoundError:  # whoever made it has just removed it
+        return False
+
+
+def sweep_images() -> None:
+    """Removes images that nothing refers to, in whatever room, and blobs of which no image is made.
+
+    Young ones stay: their check or entry may be under way.
+    """
+    with transaction.atomic():
+        unused = Image.objects.filter(is_base=False, created_at__lt=timezone.now() - timedelta(seconds=LEFT_SECONDS))
+        for field in Image._meta.get_fields(include_hidden=True):
+            if isinstance(field, ForeignObjectRel):
+                referring = field.related_model._base_manager.filter(**{field.field.name: OuterRef("pk")})
+                unused = unused.exclude(Exists(referring))
+        images = list(unused.select_for_update())
+        Image.objects.filter(pk__in=[image.pk for image in images]).delete()
+    rows = Image.objects.values_list("image_id", "layers")
+    used = {digest for image_id, layers in rows for digest in (image_id, *layers)}
+    blobs = 0
+    for path in blob_root().glob("*"):
+        if f"sha256:{path.name}" not in used and _is_left(path):  # looked at last: a check may just have renewed it
+            path.unlink(missing_ok=True)
+            blobs += 1
+    if images or blobs:
+        log.info("reaper.removed_images", images=len(images), blobs=blobs)
 
 
 def wake_workers() -> int:

@@ -4,15 +4,19 @@ from sandbox.blobs import load_stream
 from sandbox.conf import blob_root
 from sandbox.engine import Engine, EngineFault
 from sandbox.models import Image
+from sandbox.reasons import Rejected
 
 
 def supply(engine: Engine, image: Image) -> None:
-    """Loads the image into the engine. Raises EngineFault if it is not there afterwards, layer by layer."""
+    """Loads the image into the engine. Raises EngineFault if it is not there afterwards, layer by layer.
+
+    Raises `Rejected` if a layer cannot be unpacked, through its own fault.
+    """
     held = _held_layers(engine, image)
     if held:
         try:
             _load(engine, image, held)
-        except EngineFault:
+        except (EngineFault, Rejected):
             held = frozenset()  # the base image has just gone, or this engine wants every layer: send all
     if not held:
         _load(engine, image, held)

@@ -112,8 +112,9 @@ class TestImages:
         for image in (used, base, young):  # they share a layer with the one that went
             assert all(blob_path(blob_root(), digest).exists() for digest in (image.image_id, *image.layers))
 
-    def test_other_rooms_keep_theirs(self, host, make_image, ready):
+    def test_other_rooms_keep_theirs(self, host, make_image, ready, settings):
         """Without the sandbox knowing them."""
+        settings.SANDBOX = {**settings.SANDBOX, "max_archive_bytes": 1000}
         image = self.age(make_image("true"))
         entry = ready("ada", "attack")
         type(entry).objects.filter(pk=entry.pk).update(image=image)
