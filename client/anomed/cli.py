@@ -156,9 +156,8 @@ def submit(
     ] = "",
     full: Annotated[bool, typer.Option("--full", help="Send every layer, and a file exactly as it is.")] = False,
     resume: Annotated[str, typer.Option(metavar="ID", help="Go on with an upload that was cut off.")] = "",
-    chunk: Annotated[
-        int, typer.Option(min=1, max=64, metavar="MIB", help="Bytes per request, in MiB.")
-    ] = uploads.CHUNK >> 20,
+    chunk: Annotated[int, typer.Option(min=1, max=64, metavar="MIB", help="Bytes per request, in MiB.")] = uploads.CHUNK
+    >> 20,
     as_json: AsJson = False,
 ) -> None:
     """Enter a defense or an attack: the name of a local image, or an archive made by docker save."""
