@@ -27,7 +27,7 @@ class TestPolite:
         assert ended.state == Run.State.SUCCEEDED
         assert ended.reason == ""
         assert ended.exit_code == 0
-        assert 0 < ended.seconds < 5
+        assert 0 <= ended.seconds < 5  # a short one may end before the engine notes its start
         assert ended.timings["container"] > 0
         assert ended.log_path.read_text() == '{"step": "attack"}age\n41\n'
         assert (ended.result_folder / "answer.txt").read_text() == "yes"
