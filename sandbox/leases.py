@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Count, F, IntegerField, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
@@ -44,7 +44,7 @@ def claim(worker: str) -> Run | None:
                 with transaction.atomic():
                     if _take(run, worker):
                         return run
-            except _Taken:
+            except (_Taken, IntegrityError):  # the latter: another worker's slot holds the run already
                 lost_a_race = True
         if not lost_a_race:
             return None

@@ -79,7 +79,7 @@ def enter(
         team=team,
         kind=kind,
         role=role,
-        name=_clean_name(name or file_name),
+        name=_clean_name(name) or _clean_name(_stem(file_name)) or _("unnamed"),
         note=note,
         created_by=by,
     )
@@ -166,8 +166,12 @@ def _check_size(size: int) -> None:
         raise Refused(_("The server has no room for this file now. Its operator has been told; try again later."))
 
 
-def _clean_name(name: str) -> str:
-    base = PurePath(name.strip()).name
+def _stem(file_name: str) -> str:
+    base = PurePath(file_name.strip()).name
     for ending in _ARCHIVE_ENDINGS:
         base = base.removesuffix(ending)
-    return " ".join(_NOT_IN_NAMES.sub(" ", base).split()).removesuffix(":latest")[:80] or _("unnamed")
+    return base.removesuffix(":latest")
+
+
+def _clean_name(name: str) -> str:
+    return " ".join(_NOT_IN_NAMES.sub(" ", name).split())[:80]

@@ -248,7 +248,9 @@ def matrix(challenge: Challenge, as_json: AsJson = False) -> None:
 def withdraw(id: Submission, yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
     """Take a submission out of all further duels."""
     with connect() as api:
-        if not yes and sys.stdin.isatty() and not typer.confirm(f"Withdraw {id}? It cannot be brought back."):
+        if not yes and not sys.stdin.isatty():
+            raise Problem("A withdrawn entry cannot be brought back. Say --yes to withdraw it without being asked.")
+        if not yes and not typer.confirm(f"Withdraw {id}? It cannot be brought back."):
             raise typer.Exit(Status.ERROR)
         api.call("POST", "submissions", id, "withdraw")
     config.drop_note(id)

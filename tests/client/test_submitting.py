@@ -214,7 +214,8 @@ def test_status_log_withdraw(signed_in: Arena, anomed: Anomed, archive: Path) ->
     assert "my note" in anomed("status").stdout
     assert json.loads(anomed("status", "--challenge", "demo", "--json").stdout)["id"] == id
     assert anomed("log", id).stdout == signed_in.log
-    assert anomed("withdraw", id).stdout == f"Submission {id} is withdrawn.\n"
+    assert anomed("withdraw", id).returncode == 2  # nobody to ask: it wants --yes
+    assert anomed("withdraw", id, "--yes").stdout == f"Submission {id} is withdrawn.\n"
     assert anomed("status", id, "--wait").returncode == 1
     assert anomed("status", "unknown").returncode == 2
 

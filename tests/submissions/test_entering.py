@@ -192,3 +192,19 @@ def test_an_entry_withdrawn_during_a_write_stays_withdrawn(upload: Upload, ada: 
 def test_organisers_do_not_play(clinic: Challenge, olga: Any) -> None:
     with pytest.raises(actions.Refused, match="take no part"):
         actions.join(challenge=clinic, user=olga, team_name="Team Olga")
+
+
+@pytest.mark.parametrize(
+    ("given", "file_name", "shown"),
+    [
+        ("A/B test <i>", "x.tar", "A/B test i"),
+        ("", "anomed/lira:latest.tar.gz", "lira"),
+        ("", "../../etc/passwd", "passwd"),
+        ("", "💥", "unnamed"),
+    ],
+)
+def test_names_are_taken_as_given_or_from_the_file(
+    clinic: Challenge, teams: Any, ada: Any, given: str, file_name: str, shown: str
+) -> None:
+    entry = actions.enter(challenge=clinic, by=ada, kind="attack", name=given, file_name=file_name, size=10)
+    assert entry.name == shown
