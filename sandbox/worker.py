@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -170,6 +170,19 @@ class Lease:
                 log.warning("lease.container_not_stopped", **self._run.log_data(), fault=str(fault))
 
 
+class Counted:
+    """The pieces of a stream, of which it is known afterwards how many bytes came."""
+
+    def __init__(self, pieces: Iterable[bytes]) -> None:
+        self.size = 0
+        self._pieces = pieces
+
+    def __iter__(self) -> Iterator[bytes]:
+        for piece in self._pieces:
+            self.size += len(piece)
+            yield piece
+
+
 @dataclass
 class Attempt:
     """One try of one run on one engine."""
@@ -252,7 +265,9 @@ class Attempt:
                 facts.update(exit_code=ending.exit_code, seconds=ending.seconds)
                 self._collect(engine, chamber, ending, in_time)
             except Rejected:
+                spent, self._spent = self._spent, True  # a holder that has ended is of no use to anybody
                 engine.check_held(chamber)
+                self._spent = spent
                 raise
             finally:
                 written.result()
@@ -300,15 +315,22 @@ class Attempt:
             text = gettext_noop("It may use %(limit)d MB.")
             raise Rejected(Reason.OUT_OF_MEMORY, text % {"limit": self.run.wants.memory_mb})
         bounds = {"output_mb": self.run.wants.output_mb, "inodes": conf().inodes}
-        with engine.outputs(chamber) as pieces:
+        with engine.outputs(chamber) as stream:
+            pieces = Counted(stream)
             if ending.exit_code:
                 outputs.measure(pieces, **bounds)
+                self._spent = pieces.size > KEPT_BYTES
                 raise Rejected(
                     Reason.CRASHED, gettext_noop("Its exit status was %(code)d.") % {"code": ending.exit_code}
                 )
             wanted = outputs.Wanted.from_json(self.run.collect)
-            tally = outputs.collect(pieces, wanted, self.run.scratch / "output", **bounds)
-        self._spent = tally.size > KEPT_BYTES
+            try:
+                outputs.collect(pieces, wanted, self.run.scratch / "output", **bounds)
+            except Rejected as rejected:
+                if rejected.reason == Reason.OUTPUT_MISSING:  # which is told after all has been read
+                    self._spent = pieces.size > KEPT_BYTES
+                raise
+        self._spent = pieces.size > KEPT_BYTES
 
     def _judge(self) -> Any:
         """Reads the outputs in an isolated child, then lets the purpose compute what they are worth."""
