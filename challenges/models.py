@@ -111,8 +111,15 @@ class Challenge(models.Model):
     memory_mb = models.PositiveIntegerField(_("memory (MB)"), default=4096, validators=[MinValueValidator(64)])
     cpus = models.PositiveIntegerField(_("processors"), default=1, validators=[MinValueValidator(1)])
     gpus = models.PositiveIntegerField(_("GPUs"), default=0)
+    gpu_memory_mb = models.PositiveIntegerField(_("memory of each GPU (MB)"), default=0)
     output_mb = models.PositiveIntegerField(_("output (MB)"), default=512, validators=[MinValueValidator(1)])
     pids = models.PositiveIntegerField(_("processes"), default=256, validators=[MinValueValidator(16)])
+    walls = models.JSONField(
+        _("demanded walls"),
+        default=list,
+        blank=True,
+        help_text=_("Runs go only to hosts that offer all of them."),
+    )
 
     daily_quota = models.PositiveIntegerField(
         _("entries a day"), default=3, help_text=_("Per team. Entries that fail before a private run do not count.")

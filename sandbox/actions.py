@@ -1,6 +1,7 @@
 """Every write to the sandbox's tables that other rooms ask for. Workers' own writes are in `leases`."""
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,13 @@ def queue(
     owner: str,
     priority: int,
     private: bool,
+    walls: Iterable[str] = (),
 ) -> Run:
     """Queues one container execution and wakes a worker when the caller's transaction commits.
 
     `collect` is {"tables": [...], "files": [...], "folders": [...]}, each key optional. Of two runs the one with the
     higher `priority` goes first, then the one whose `owner` has fewer under way. The log of a `private` run is for
-    organisers only. Raises ValueError for limits that make no sense.
+    organisers only. It goes only to a host that offers all `walls` and those of the settings. Raises ValueError for limits that make no sense.
     """
     wanted = Limits.from_json(limits)
     run = Run.objects.create(
@@ -47,6 +49,7 @@ def queue(
         owner=owner,
         priority=priority,
         private=private,
+        walls=sorted({*walls, *conf().walls}),
     )
     tasks.send_wakeup()
     return run

@@ -10,6 +10,7 @@ from django.conf import settings
 class Conf:
     """Seconds, megabytes (2**20 bytes) and counts, as the names say."""
 
+    walls: tuple[str, ...] = ()  # demanded of every host, beside what a challenge demands: see sandbox/walls.py
     seccomp: str = str(Path(__file__).with_name("seccomp.json"))
     lease_seconds: float = 30
     renew_seconds: float = 5  # a sixth of the lease: five renewals may fail before another worker takes over

@@ -52,7 +52,10 @@ class Host(models.Model):
 
     class State(models.TextChoices):
         ACTIVE = "active", _("active")
-        DRAINING = "draining", _("draining")
+        CORDONED = "cordoned", _("cordoned")  # takes no new runs; all else stays
+        DRAINING = "draining", _("draining")  # takes no new runs, and is emptied when the last one has ended
+        DRAINED = "drained", _("drained")  # nothing of ours is on it any more
+        RETIRED = "retired", _("retired")  # kept for the record of its runs; never asked again
 
     name = models.CharField(_("name"), max_length=100, unique=True)
     url = models.CharField(_("address of the engine"), max_length=300)
@@ -60,6 +63,9 @@ class Host(models.Model):
     heartbeat = models.DateTimeField(_("last answer"), null=True, blank=True)
     avoid_until = models.DateTimeField(_("no new runs before"), null=True, blank=True)
     engine = models.JSONField(_("engine"), default=dict, blank=True)
+    walls = models.JSONField(_("walls that it offers"), default=list, blank=True)
+    complaint = models.TextField(_("what is wrong"), blank=True)
+    image_room_gb = models.PositiveIntegerField(_("room for images in GB"), default=100)
 
     class Meta:
         verbose_name = _("host")
@@ -114,6 +120,7 @@ class Run(models.Model):
     owner = models.CharField(_("owner"), max_length=100)
     priority = models.IntegerField(_("priority"), default=0)
     private = models.BooleanField(_("on private data"), default=True)
+    walls = models.JSONField(_("walls that it demands"), default=list, blank=True)
 
     state = models.CharField(_("state"), max_length=10, choices=State.choices, default=State.QUEUED)
     reason = models.CharField(_("reason"), max_length=20, choices=Reason.choices, blank=True)
@@ -121,6 +128,7 @@ class Run(models.Model):
     attempt = models.PositiveIntegerField(_("attempt"), default=0)
     faults = models.PositiveSmallIntegerField(_("faults of the platform"), default=0)
     lease_until = models.DateTimeField(_("lease until"), null=True, blank=True)
+    lost_leases = models.PositiveIntegerField(_("leases lost"), default=0)
     worker = models.CharField(_("worker"), max_length=150, blank=True)
     host = models.ForeignKey(Host, verbose_name=_("host"), null=True, blank=True, on_delete=models.SET_NULL)
 
@@ -207,7 +215,9 @@ class Gpu(models.Model):
 
     host = models.ForeignKey(Host, verbose_name=_("host"), on_delete=models.CASCADE, related_name="gpus")
     uuid = models.CharField(_("UUID"), max_length=100, unique=True)
+    name = models.CharField(_("name"), max_length=100, blank=True)
     memory_mb = models.PositiveIntegerField(_("memory in MB"))
+    lost_at = models.DateTimeField(_("missing since"), null=True, blank=True)
     run = models.ForeignKey(
         Run, verbose_name=_("run"), null=True, blank=True, on_delete=models.SET_NULL, related_name="leased_gpus"
     )
@@ -219,3 +229,43 @@ class Gpu(models.Model):
 
     def __str__(self) -> str:
         return self.uuid
+
+
+class Copy(models.Model):
+    """An image that a host's engine holds, and when a run last needed it there."""
+
+    host = models.ForeignKey(Host, verbose_name=_("host"), on_delete=models.CASCADE, related_name="copies")
+    image = models.ForeignKey(Image, verbose_name=_("image"), on_delete=models.CASCADE, related_name="copies")
+    used_at = models.DateTimeField(_("last used"), default=timezone.now)
+
+    class Meta:
+        verbose_name = _("copy of an image")
+        verbose_name_plural = _("copies of images")
+        ordering = ("host", "used_at")
+        constraints = (models.UniqueConstraint(fields=("host", "image"), name="sandbox_copy_once"),)
+
+    def __str__(self) -> str:
+        return f"{self.image} @ {self.host}"
+
+
+class Alarm(models.Model):
+    """Something that an operator has to look at: raised once, cleared when it is over."""
+
+    kind = models.CharField(_("kind"), max_length=40)
+    subject = models.CharField(_("subject"), max_length=100, blank=True)
+    sentence = models.TextField(_("what is wrong"))
+    raised_at = models.DateTimeField(_("raised"), default=timezone.now)
+    cleared_at = models.DateTimeField(_("over since"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("alarm")
+        verbose_name_plural = _("alarms")
+        ordering = ("-raised_at",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("kind", "subject"), condition=models.Q(cleared_at=None), name="sandbox_alarm_once"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.subject}".strip()
