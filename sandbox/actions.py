@@ -36,7 +36,8 @@ def queue(
 
     `collect` is {"tables": [...], "files": [...], "folders": [...]}, each key optional. Of two runs the one with the
     higher `priority` goes first, then the one whose `owner` has fewer under way. The log of a `private` run is for
-    organisers only. It goes only to a host that offers all `walls` and those of the settings. Raises ValueError for limits that make no sense.
+    organisers only. It goes only to a host that offers all `walls` and those of the settings. Raises ValueError for
+    limits that make no sense.
     """
     wanted = Limits.from_json(limits)
     run = Run.objects.create(

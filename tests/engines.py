@@ -40,7 +40,7 @@ class SpareEngine:
 
     @property
     def inside(self) -> list[str]:
-        """What makes a command run in its namespace. Unlike `ip netns exec` it leaves /sys, with the cgroups, as it is."""
+        """What makes a command run in its namespace. Unlike `ip netns exec` it leaves the cgroups mounted."""
         return ["nsenter", f"--net=/run/netns/{self.namespace}"]
 
     @property
