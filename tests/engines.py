@@ -145,12 +145,21 @@ def add_namespace(namespace: str, address: str, number: int) -> None:
     _ip("link", "add", BRIDGE, "type", "bridge", check=False)
     _ip("address", "add", f"{NET}.1/24", "dev", BRIDGE, check=False)
     _ip("link", "set", BRIDGE, "up")
+    _let_engines_meet()
     _ip("netns", "add", namespace)
+    _ip("link", "delete", f"anomed{number}", check=False)  # the kernel takes its time with a deleted namespace's cables
     _ip("link", "add", f"anomed{number}", "type", "veth", "peer", "name", "eth0", "netns", namespace)
     _ip("link", "set", f"anomed{number}", "master", BRIDGE, "up")
     for arguments in (("address", "add", f"{address}/24", "dev", "eth0"), ("link", "set", "eth0", "up")):
         _ip("-n", namespace, *arguments)
     _ip("-n", namespace, "link", "set", "lo", "up")
+
+
+def _let_engines_meet() -> None:
+    """Lets frames cross the bridge: an engine with iptables drops what it does not know, on bridges too."""
+    rule = ["FORWARD", "--in-interface", BRIDGE, "--out-interface", BRIDGE, "--jump", "ACCEPT"]
+    if subprocess.run(["iptables", "--wait", "--check", *rule], check=False, capture_output=True).returncode:
+        subprocess.run(["iptables", "--wait", "--insert", *rule], check=True, capture_output=True)
 
 
 def delete_namespace(namespace: str) -> None:
