@@ -21,6 +21,9 @@ class Conf:
     spare_seconds: float = 600  # idle chambers are thrown away after this, so that the reaper may trust their age
     chambers: int = 8  # kept by one holder: starting one costs as much as starting a run's container
     engine_timeout: int = 60  # any call that waits longer for the engine's next byte is a fault of the engine
+    heartbeat_timeout: int = (
+        5  # for questions that an engine answers at once if it is well: one that is not holds up all others
+    )
     load_timeout: int = 900
     log_bytes: int = 1 << 20
     tmp_mb: int = 64

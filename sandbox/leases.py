@@ -6,6 +6,7 @@ import shutil
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import structlog
 from django.db import IntegrityError, transaction
@@ -125,6 +126,14 @@ def _place(run: Run) -> Host | None:
             raise _Taken
         return host
     return None
+
+
+def is_under_way(run: str, attempt: str) -> bool:
+    """Whether that attempt, as labels and folders name it, is the one that counts and has not ended."""
+    try:
+        return Run.objects.running().filter(pk=UUID(run), attempt=int(attempt)).exists()
+    except ValueError:
+        return False
 
 
 def renew(run: Run) -> bool:

@@ -3,28 +3,24 @@
 It touches only what carries this installation's label.
 """
 
-import shutil
 import time
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import structlog
 from django.db import transaction
-from django.db.models import Exists, ForeignObjectRel, OuterRef
 from django.utils import timezone
 
-from sandbox import tasks
+from sandbox import housekeeping, leases, tasks
 from sandbox.chambers import worker_is_gone
-from sandbox.conf import blob_root, conf, installation, scratch_root
-from sandbox.engine import ATTEMPT, BORN, HOLDER, RUN, WORKER, Engine, EngineFault, abbreviated, engine_at
+from sandbox.conf import conf
+from sandbox.engine import ATTEMPT, BORN, HOLDER, RUN, WORKER, Engine, EngineFault, abbreviated
+from sandbox.hosts import engine_of
 from sandbox.models import Gpu, Host, Image, Run, Slot
 
 log = structlog.get_logger(__name__)
 
 AVOID = timedelta(seconds=90)  # until after the next round
-LEFT_SECONDS = 24 * 3600  # far longer than any check of an archive, and than its image is without an entry
 MARGIN_SECONDS = 3600  # a chamber may wait for a large image to be loaded before it has a run's container
 
 
@@ -34,13 +30,13 @@ def sweep() -> None:
         sweep_host(host)
     free_forgotten()
     wake_workers()
-    sweep_files()
-    sweep_images()
+    housekeeping.sweep_files()
+    housekeeping.sweep_images()
 
 
 def sweep_host(host: Host) -> None:
     """Notes whether the engine answers, and removes leftovers from it."""
-    engine = engine_at(host.url, installation())
+    engine = engine_of(host)
     try:
         info = engine.info()
         sweep_engine(engine)
@@ -72,11 +68,7 @@ def sweep_loaded_images(engine: Engine) -> None:
 
 
 def _is_under_way(labels: dict[str, str]) -> bool:
-    try:
-        run = Run.objects.running().filter(pk=UUID(labels[RUN]), attempt=int(labels[ATTEMPT]))
-    except (KeyError, ValueError):
-        return False
-    return run.exists()
+    return leases.is_under_way(labels.get(RUN, ""), labels.get(ATTEMPT, ""))
 
 
 def _is_kept(labels: dict[str, str], kept_holders: set[str | None], everything: bool) -> bool:
@@ -101,48 +93,6 @@ def free_forgotten() -> None:
         Gpu.objects.filter(run__in=ended).update(run=None)
 
 
-def sweep_files() -> None:
-    """Removes working files of attempts that are over, and of archive checks that were killed."""
-    for folder in scratch_root().glob("*.*"):
-        run, _dot, attempt = folder.name.partition(".")
-        if not _is_under_way({RUN: run, ATTEMPT: attempt}):
-            shutil.rmtree(folder, ignore_errors=True)
-    for folder in (blob_root().parent / "incoming").glob("*"):
-        if _is_left(folder):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_left(path: Path) -> bool:
-    try:
-        return time.time() - path.stat().st_mtime > LEFT_SECONDS
-    except FileNotFoundError:  # whoever made it has just removed it
-        return False
-
-
-def sweep_images() -> None:
-    """Removes images that nothing refers to, in whatever room, and blobs of which no image is made.
-
-    Young ones stay: their check or entry may be under way.
-    """
-    with transaction.atomic():
-        unused = Image.objects.filter(is_base=False, created_at__lt=timezone.now() - timedelta(seconds=LEFT_SECONDS))
-        for field in Image._meta.get_fields(include_hidden=True):
-            if isinstance(field, ForeignObjectRel):
-                referring = field.related_model._base_manager.filter(**{field.field.name: OuterRef("pk")})
-                unused = unused.exclude(Exists(referring))
-        images = list(unused.select_for_update())
-        Image.objects.filter(pk__in=[image.pk for image in images]).delete()
-    rows = Image.objects.values_list("image_id", "layers")
-    used = {digest for image_id, layers in rows for digest in (image_id, *layers)}
-    blobs = 0
-    for path in blob_root().glob("*"):
-        if f"sha256:{path.name}" not in used and _is_left(path):  # looked at last: a check may just have renewed it
-            path.unlink(missing_ok=True)
-            blobs += 1
-    if images or blobs:
-        log.info("reaper.removed_images", images=len(images), blobs=blobs)
-
-
 def wake_workers() -> int:
     """Sends as many wake-ups as there are runs that could be taken now, up to the number of free slots."""
     now = timezone.now()
@@ -159,7 +109,7 @@ def remove_everything() -> dict[str, Any]:
     faults: dict[str, Any] = {}
     for host in Host.objects.all():
         try:
-            sweep_engine(engine_at(host.url, installation()), everything=True)
+            sweep_engine(engine_of(host), everything=True)
         except EngineFault as fault:
             faults[host.name] = str(fault)
     return faults

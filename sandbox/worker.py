@@ -20,8 +20,9 @@ from django.db import connection
 
 from sandbox import isolation, leases, outputs, purposes, tasks, walls
 from sandbox.chambers import Chambers, chambers, remove_run
-from sandbox.conf import conf, installation
-from sandbox.engine import Chamber, Ending, Engine, EngineFault, NotThere, Unreachable, engine_at, labels_of
+from sandbox.conf import conf
+from sandbox.engine import Chamber, Ending, Engine, EngineFault, NotThere, Unreachable, labels_of
+from sandbox.hosts import engine_of
 from sandbox.models import Run
 from sandbox.reasons import Reason, Rejected, gettext_noop
 from sandbox.supply import supply
@@ -208,7 +209,7 @@ class Attempt:
         host = self.run.host
         if host is None:
             raise EngineFault("the host is gone")
-        engine = self._engine = engine_at(host.url, installation())
+        engine = self._engine = engine_of(host)
         reason: Reason | None = None
         detail, verdict = "", None
         facts: dict[str, Any] = {}

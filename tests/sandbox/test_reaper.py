@@ -10,7 +10,7 @@ from django.conf import settings as django_settings
 from django.utils import timezone
 from django_q.models import OrmQ, Schedule
 
-from sandbox import leases, reaper, supply
+from sandbox import housekeeping, leases, reaper, supply
 from sandbox.blobs import blob_path
 from sandbox.chambers import worker_is_gone, worker_name
 from sandbox.conf import blob_root, scratch_root
@@ -79,7 +79,7 @@ class TestFiles:
         leases.claim("me")
         for name in (f"{run.pk}.1", f"{run.pk}.0", "nonsense.1"):
             (scratch_root() / name).mkdir(parents=True)
-        reaper.sweep_files()
+        housekeeping.sweep_files()
         assert [path.name for path in scratch_root().iterdir()] == [f"{run.pk}.1"]
 
     def test_checks_that_were_killed(self, settings):
@@ -87,7 +87,7 @@ class TestFiles:
         (incoming / "new").mkdir(parents=True)
         (incoming / "old").mkdir()
         os.utime(incoming / "old", (0, 0))
-        reaper.sweep_files()
+        housekeeping.sweep_files()
         assert [path.name for path in incoming.iterdir()] == ["new"]
 
 

@@ -1,0 +1,128 @@
+"""The line to one Docker Engine. Whatever goes wrong on it is an `EngineFault`: a fault of the platform.
+
+Over TCP both sides show certificates (see `certificates`): there is no way to an engine that is not our own.
+"""
+
+import contextlib
+import re
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import requests
+import urllib3
+from docker.errors import APIError, DockerException, NotFound
+from docker.tls import TLSConfig
+
+from sandbox.conf import conf
+
+INSTALLATION = "anomed.installation"
+
+
+class EngineFault(Exception):
+    """The engine did not do what it was asked, through no fault of the image."""
+
+
+class Unreachable(EngineFault):
+    """The engine did not answer at all."""
+
+
+class NotThere(EngineFault):
+    """The engine has no such image, container or volume."""
+
+
+@contextlib.contextmanager
+def asking(what: str) -> Iterator[None]:
+    """Turns whatever may go wrong on the way to the engine into an EngineFault that says what was being done."""
+    try:
+        yield
+    except NotFound as error:
+        raise NotThere(f"{what}: {error.explanation}") from error
+    except APIError as error:
+        raise EngineFault(f"{what}: {error.explanation}") from error
+    except (requests.RequestException, urllib3.exceptions.HTTPError, DockerException, OSError) as error:
+        raise Unreachable(f"{what}: {type(error).__name__}") from error
+
+
+class _Client(docker.APIClient):
+    """One that heeds nothing in the environment: REQUESTS_CA_BUNDLE would stand in for our own authority, and a proxy
+    would get between.
+    """
+
+    trust_env = property(lambda self: False, lambda self, value: None)
+
+
+class Connection:
+    """The engine at `url`. May be shared by threads: each has a client of its own, as the SDK wants it.
+
+    `certificates` is the folder of this host's `ca.pem`, `cert.pem` and `key.pem`; None for a local socket.
+    """
+
+    def __init__(self, url: str, installation: str, certificates: Path | None = None) -> None:
+        self.url = url
+        self.installation = installation
+        self.prefix = f"anomed-{re.sub('[^a-z0-9]', '', installation.lower())[:8]}"  # of all names that we give
+        self._certificates = certificates
+        self._local = threading.local()
+        self._version: str | None = None
+
+    @property
+    def _client(self) -> Any:  # a docker.APIClient, many of whose methods have no types
+        return self._mine("client", conf().engine_timeout)
+
+    @property
+    def _brief(self) -> Any:
+        """A client for questions that are not worth waiting for: an engine that is well answers them at once."""
+        return self._mine("brief", conf().heartbeat_timeout)
+
+    def _mine(self, name: str, timeout: int) -> Any:
+        client = getattr(self._local, name, None)
+        if client is None:
+            client = self._connect(timeout)
+            setattr(self._local, name, client)
+        return client
+
+    def _connect(self, timeout: int) -> Any:
+        version = self._version or "auto"
+        client: Any = _Client(base_url=self.url, version=version, timeout=timeout, tls=self._tls())
+        self._version = client.api_version
+        return client
+
+    def _tls(self) -> TLSConfig | bool:
+        if self._certificates is None:
+            return False
+        authority, ours, key = (str(self._certificates / name) for name in ("ca.pem", "cert.pem", "key.pem"))
+        return TLSConfig(client_cert=(ours, key), ca_cert=authority, verify=True)
+
+    def hang_up(self) -> None:
+        """Closes the connections of the calling thread, which the SDK would keep by the dozen."""
+        for name in ("client", "brief"):
+            client = self._local.__dict__.pop(name, None)
+            if client is not None:
+                client.close()
+
+    def _labels(self, **more: str) -> dict[str, str]:
+        return {INSTALLATION: self.installation, **more}
+
+    def info(self) -> dict[str, Any]:
+        """What the engine says of itself: version, kernel, cgroup version, security options, runtimes."""
+        with asking("ask the engine for its version"):
+            answer = self._brief.info()
+        names = ("ServerVersion", "KernelVersion", "CgroupVersion", "SecurityOptions", "Runtimes", "NCPU", "MemTotal")
+        return {name: answer.get(name) for name in names}
+
+
+def guarded(stream: Iterable[bytes], what: str) -> Iterator[bytes]:
+    """The pieces of a stream. Only its own troubles become faults of the engine, not those of whoever reads it."""
+    with asking(what):
+        yield from stream
+
+
+def ours(stream: Iterable[bytes]) -> Iterator[bytes]:
+    """The pieces of a stream that we send. A file of ours that is gone is not the engine's silence."""
+    try:
+        yield from stream
+    except OSError as error:
+        raise EngineFault(f"a file of ours could not be read: {type(error).__name__}") from error

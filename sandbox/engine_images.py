@@ -1,0 +1,103 @@
+"""The images that one Docker Engine holds for us: looking, loading, removing."""
+
+import contextlib
+import errno
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from docker.errors import NotFound
+
+from sandbox import holder
+from sandbox.conf import conf
+from sandbox.connection import Connection, EngineFault, NotThere, asking, ours
+from sandbox.reasons import Reason, Rejected, gettext_noop
+from sandbox.zygote import OUR_TROUBLES
+
+
+class EngineImages(Connection):
+    """An engine's images. They are known by their id alone; our private names only keep them from being pruned."""
+
+    def __init__(self, url: str, installation: str, certificates: Path | None = None) -> None:
+        super().__init__(url, installation, certificates)
+        self._holder_image: str | None = None
+
+    def has_image(self, image_id: str) -> bool:
+        """Whether the engine could start it now."""
+        return self.layers(image_id) is not None
+
+    def layers(self, image_id: str) -> list[str] | None:
+        """The layers of an image that the engine holds; None if it does not."""
+        try:
+            with asking("look for the image"):
+                return list(self._client.inspect_image(image_id)["RootFS"]["Layers"])
+        except NotThere:
+            return None
+
+    def load(self, stream: Iterable[bytes], image_id: str) -> None:
+        """Loads a docker-archive that we wrote ourselves, and gives the image a private name so that it is kept.
+
+        Raises `Rejected` (image_invalid) when a layer cannot be unpacked, through its own fault.
+        """
+        with asking("load the image"):
+            client = self._connect(conf().load_timeout)
+            try:
+                for message in client.load_image(ours(stream)) or ():
+                    if "error" in message:
+                        _refuse_unusable_layer(message["error"])
+                        raise EngineFault(f"load the image: {message['error']}")
+                client.tag(image_id, f"{self.prefix}/{abbreviated(image_id)}", "run")
+            finally:
+                client.close()
+
+    def remove_image(self, image_id: str) -> None:
+        """Takes an image off the engine, by its private name first. One in use stays."""
+        with contextlib.suppress(EngineFault), asking("remove the image"):
+            self._client.remove_image(f"{self.prefix}/{abbreviated(image_id)}:run")
+
+    def loaded_images(self) -> set[str]:
+        """The abbreviated ids of all images that were loaded for this installation."""
+        with asking("list the images"):
+            names = [name for image in self._client.images(name=f"{self.prefix}/*") for name in image["RepoTags"] or ()]
+        kept = re.compile(rf"{re.escape(self.prefix)}/([0-9a-f]{{12}}):run")
+        return {match[1] for name in names if (match := kept.fullmatch(name))}
+
+    def _holder(self) -> str:
+        """The id of the holder's image, which is imported when the engine does not have it."""
+        if self._holder_image is None:
+            repository = f"{self.prefix}/holder"
+            try:
+                found = self._client.inspect_image(f"{repository}:1")
+            except NotFound:
+                self._client.import_image_from_data(holder.image_tar(), repository=repository, tag="1")
+                found = self._client.inspect_image(f"{repository}:1")
+            self._holder_image = str(found["Id"])
+        return self._holder_image
+
+    def forget_holder(self) -> None:
+        """Looks the holder's image up again next time: somebody may have removed it."""
+        self._holder_image = None
+
+
+def abbreviated(image_id: str) -> str:
+    """As much of an image's id as its private name has."""
+    return image_id.removeprefix("sha256:")[:12]
+
+
+_CANNOT_UNPACK = gettext_noop(
+    "A layer of the image cannot be unpacked: it has a link to a file that is not there, or a file in a place where "
+    "none can be. Build the image anew and save it with `docker save IMAGE`."
+)
+# how the engine says that unpacking failed: the programs that it starts for it have ended by themselves
+_UNPACKING = re.compile(r"(?:Error processing tar file\(exit status \d+\)|failed to register layer): ")
+_TROUBLES_OF_A_HOST = (*(os.strerror(number).lower() for number in (*OUR_TROUBLES, errno.ENOMEM)), "unexpected eof")
+
+
+def _refuse_unusable_layer(message: str) -> None:
+    """Raises `Rejected` if a layer's content made the engine say this.
+
+    What happened comes last in the message; before that it may quote paths, which are the participant's.
+    """
+    if _UNPACKING.match(message) and not message.strip().lower().endswith(_TROUBLES_OF_A_HOST):
+        raise Rejected(Reason.IMAGE_INVALID, _CANNOT_UNPACK)

@@ -1,0 +1,30 @@
+"""The way from a host's row to its engine."""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from sandbox.conf import installation, private_root
+from sandbox.engine import Engine
+from sandbox.models import Host
+
+
+def engine_of(host: Host) -> Engine:
+    """The engine of that host, the same object each time, so that its connections are used again.
+
+    `unix://` is an engine on this machine, `tcp://` one that is reached by mutual TLS with the certificates in the
+    host's folder. Does not connect yet.
+    """
+    certificates = certificates_of(host.name) if host.url.startswith("tcp:") else None
+    return _engine(host.url, installation(), certificates, os.getpid())
+
+
+@lru_cache(maxsize=64)
+def _engine(url: str, installation: str, certificates: Path | None, process: int) -> Engine:
+    """By process, because a forked one must not share its parent's connections."""
+    return Engine(url, installation, certificates)
+
+
+def certificates_of(name: str) -> Path:
+    """The folder with what this server needs to speak to the host of that name: `ca.pem`, `cert.pem`, `key.pem`."""
+    return private_root() / "hosts" / name
