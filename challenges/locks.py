@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 from challenges import calendar
 from challenges.models import Challenge, Phase
 
-LIMITS: Final = ("seconds", "memory_mb", "cpus", "gpus", "output_mb", "pids")
+LIMITS: Final = ("seconds", "memory_mb", "cpus", "gpus", "gpu_memory_mb", "output_mb", "pids")
 CONSTANTS: Final = ("trivial_utility", "reference_utility", "reference_leak", "utility_threshold", "revealed")
 SIZES: Final = ("aux_size", "core_size", "candidate_size")
 # Not the time zone either: the dates that participants plan by would all move.

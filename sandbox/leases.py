@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from sandbox import purposes, tasks
 from sandbox.conf import conf
+from sandbox.limits import Limits
 from sandbox.models import Gpu, Host, Run, Slot
 from sandbox.reasons import Reason
 
@@ -68,9 +69,7 @@ def _due() -> list[Run]:
         .annotate(count=Count("pk"))
         .values("count")
     )
-    due = Run.objects.due(timezone.now()).select_related("image", "host")
-    if not Gpu.objects.filter(run=None).exists():
-        due = due.filter(gpus=0)
+    due = Run.objects.due(timezone.now()).select_related("image", "host").filter(gpus__lte=_most_free_gpus())
     share = Coalesce(Subquery(under_way, output_field=IntegerField()), 0)
     return list(due.annotate(under_way=share).order_by("-priority", "under_way", "queued_at", "pk")[:CANDIDATES])
 
@@ -107,25 +106,42 @@ def _take(run: Run, worker: str) -> bool:
     return True
 
 
+def _free_gpus() -> QuerySet[Gpu]:
+    """GPUs that a run may have now: whether their hosts take new runs is not looked at."""
+    return Gpu.objects.filter(run=None, lost_at=None)
+
+
+def _most_free_gpus() -> int:
+    """How many GPUs a run may want at most to find them free on one host: others need not be looked at."""
+    counts = _free_gpus().filter(host__state=Host.State.ACTIVE).values("host").annotate(count=Count("pk"))
+    return max((found["count"] for found in counts.order_by()), default=0)
+
+
 def _place(run: Run) -> Host | None:
-    """Gives the run a slot and the GPUs that it wants, all on one host: the one with most slots free."""
-    limits = run.wants
+    """Gives the run a slot and the GPUs that it wants, all on one host: of those that fit best the one with most room.
+
+    GPUs fit best that have enough memory and the least of it.
+    """
     hosts = Host.objects.filter(slots__in=_free_slots()).annotate(free=Count("slots")).order_by("-free", "pk")
-    for host in hosts:
-        gpus = list(
-            Gpu.objects.filter(host=host, run=None, memory_mb__gte=limits.gpu_memory_mb).order_by("memory_mb", "pk")[
-                : limits.gpus
-            ]
-        )
-        if len(gpus) < limits.gpus:
-            continue
-        slot = _free_slots().filter(host=host).first()
-        if slot is None or not Slot.objects.filter(pk=slot.pk, run=None).update(run=run):
-            raise _Taken
-        if Gpu.objects.filter(pk__in=[gpu.pk for gpu in gpus], run=None).update(run=run) != len(gpus):
-            raise _Taken
-        return host
-    return None
+    places = ((host, _fitting_gpus(host, run.wants)) for host in hosts)
+    fitting = [(host, gpus) for host, gpus in places if len(gpus) == run.wants.gpus]
+    if not fitting:
+        return None
+    host, gpus = min(fitting, key=lambda place: sum(gpu.memory_mb for gpu in place[1]))
+    slot = _free_slots().filter(host=host).first()
+    if slot is None or not Slot.objects.filter(pk=slot.pk, run=None).update(run=run):
+        raise _Taken
+    if _free_gpus().filter(pk__in=[gpu.pk for gpu in gpus]).update(run=run) != len(gpus):
+        raise _Taken
+    return host
+
+
+def _fitting_gpus(host: Host, wants: Limits) -> list[Gpu]:
+    """The smallest free GPUs of the host that are large enough; fewer than wanted if there are no more."""
+    if not wants.gpus:
+        return []
+    large_enough = _free_gpus().filter(host=host, memory_mb__gte=wants.gpu_memory_mb)
+    return list(large_enough.order_by("memory_mb", "pk")[: wants.gpus])
 
 
 def is_under_way(run: str, attempt: str) -> bool:

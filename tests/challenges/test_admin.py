@@ -64,6 +64,7 @@ def settings_form(**changes: Any) -> dict[str, Any]:
         "memory_mb": 4096,
         "cpus": 1,
         "gpus": 0,
+        "gpu_memory_mb": 0,
         "output_mb": 512,
         "pids": 256,
         "daily_quota": 3,
