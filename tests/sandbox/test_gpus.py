@@ -1,4 +1,4 @@
-"""GPUs: who gets which, for how long, and what happens to one that is lost. There is none here: the rows are invented."""
+"""GPUs: who gets which, for how long, and what happens to one that is lost. The rows here are invented."""
 
 from collections.abc import Callable
 from datetime import timedelta
