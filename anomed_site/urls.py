@@ -4,7 +4,7 @@ from allauth.account.decorators import secure_admin_login
 from django.contrib import admin
 from django.urls import include, path
 
-from anomed_site import health, live, pages, tokens
+from anomed_site import health, live, metrics, pages, tokens
 
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]  # one door, with its limits
 
@@ -23,5 +23,6 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("i18n/", include("django.conf.urls.i18n")),
     path("healthz", health.Healthz.as_view(), name="healthz"),
+    path("metrics", metrics.scrape, name="metrics"),
     path("robots.txt", pages.robots, name="robots"),
 ]

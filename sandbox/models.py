@@ -151,6 +151,11 @@ class Run(models.Model):
             models.Index(fields=("state", "-priority", "queued_at"), name="sandbox_run_next"),
             models.Index(fields=("state", "owner"), name="sandbox_run_share"),
             models.Index(fields=("state", "lease_until"), name="sandbox_run_lease"),
+            # Those who watch the sandbox ask about all runs that there ever were: see insight.
+            models.Index(fields=("state", "reason", "seconds"), name="sandbox_run_outcome"),
+            models.Index(fields=("finished_at",), name="sandbox_run_finished"),
+            models.Index(fields=("lost_leases",), name="sandbox_run_lost", condition=models.Q(lost_leases__gt=0)),
+            models.Index(fields=("faults",), name="sandbox_run_faults", condition=models.Q(faults__gt=0)),
         )
 
     def __str__(self) -> str:

@@ -50,3 +50,26 @@ def get(name: str) -> Purpose:
 def forget(name: str) -> None:
     """Takes a purpose out again, for tests that bring their own."""
     _purposes.pop(name, None)
+
+
+_priorities: dict[int, tuple[str, Any]] = {}
+
+
+def name_priority(priority: int, name: str, title: Any) -> None:
+    """Says what runs of a priority are, for operators: `name` for machines, `title` (may be lazy) for people."""
+    _priorities[priority] = (name, title)
+
+
+def priorities() -> list[int]:
+    """The priorities that have names, the most urgent first."""
+    return sorted(_priorities, reverse=True)
+
+
+def priority_name(priority: int) -> str:
+    """For machines; the number itself where no room gave it a name."""
+    return _priorities[priority][0] if priority in _priorities else str(priority)
+
+
+def priority_title(priority: int) -> str:
+    """For people, in their language; the number itself where no room gave it a name."""
+    return str(_priorities[priority][1]) if priority in _priorities else str(priority)

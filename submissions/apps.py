@@ -13,9 +13,10 @@ class SubmissionsConfig(AppConfig):
         from sandbox import purposes  # models exist only now
         from submissions import permissions  # noqa: F401 -- registers who may do what
         from submissions.purpose import SubmissionStep
-        from submissions.steps import PURPOSE
+        from submissions.steps import PURPOSE, name_priorities
 
         purposes.register(PURPOSE, SubmissionStep())
+        name_priorities()
         post_migrate.connect(schedule_sweeps, sender=self)
 
 

@@ -2,16 +2,26 @@
 
 from typing import Final
 
+from django.utils.translation import gettext_lazy as _
+
 from challenges.models import Phase
 from challenges.scenarios import registry
 from challenges.scenarios.base import Scenario
 from sandbox import actions as sandbox
+from sandbox import purposes
 from submissions.models import Duel, Step, Submission
 
 PURPOSE: Final = "submission-step"
 
 # People wait for rehearsals; releases come before duels because duels need them.
 _REHEARSAL, _RELEASE, _DUEL = 30, 20, 10
+
+
+def name_priorities() -> None:
+    """Tells the sandbox what to call them where operators look."""
+    purposes.name_priority(_REHEARSAL, "rehearsal", _("Rehearsals"))
+    purposes.name_priority(_RELEASE, "release", _("Runs on the private data"))
+    purposes.name_priority(_DUEL, "duel", _("Duels"))
 
 
 def scenario_of(submission: Submission) -> Scenario:
