@@ -247,6 +247,7 @@ Q_CLUSTER = {
 DOCKER_HOST_URL = env.str("ANOMED_DOCKER_HOST", default="unix:///var/run/docker.sock")
 SANDBOX = {
     "walls": tuple(env.list("ANOMED_WALLS", default=[])),
+    "gvisor_runtime": env.str("ANOMED_GVISOR_RUNTIME", default="runsc"),
     "lease_seconds": env.int("ANOMED_LEASE_SECONDS", default=30),
     "max_image_bytes": env.int("ANOMED_MAX_IMAGE_BYTES", default=20 * 10**9),
     "max_archive_bytes": env.int("ANOMED_MAX_ARCHIVE_BYTES", default=10 * 10**9),

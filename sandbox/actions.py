@@ -9,7 +9,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
 
-from sandbox import images, tasks
+from sandbox import images, inspection, tasks
 from sandbox.archives import Caps
 from sandbox.conf import blob_root, conf
 from sandbox.images import CheckedImage
@@ -68,9 +68,18 @@ def cancel(*, run: Run) -> bool:
     return cancelled
 
 
-@transaction.atomic
 def ensure_local_host(*, slots: int) -> Host:
-    """Makes this machine's engine a host with that many slots. Slots in use are not taken away."""
+    """Makes this machine's engine a host with that many slots, and notes what it offers.
+
+    Slots in use are not taken away.
+    """
+    host = _local_host(slots)
+    inspection.note(host)
+    return host
+
+
+@transaction.atomic
+def _local_host(slots: int) -> Host:
     host, _created = Host.objects.update_or_create(name=LOCAL_HOST, defaults={"url": settings.DOCKER_HOST_URL})
     for number in range(1, slots + 1):
         Slot.objects.get_or_create(host=host, number=number)

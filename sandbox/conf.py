@@ -11,6 +11,7 @@ class Conf:
     """Seconds, megabytes (2**20 bytes) and counts, as the names say."""
 
     walls: tuple[str, ...] = ()  # demanded of every host, beside what a challenge demands: see sandbox/walls.py
+    gvisor_runtime: str = "runsc"  # what engines call it among their runtimes
     seccomp: str = str(Path(__file__).with_name("seccomp.json"))
     lease_seconds: float = 30
     renew_seconds: float = 5  # a sixth of the lease: five renewals may fail before another worker takes over

@@ -19,6 +19,12 @@ from docker.tls import TLSConfig
 from sandbox.conf import conf
 
 INSTALLATION = "anomed.installation"
+# what is kept of an engine's account of itself
+INFO = (
+    "ServerVersion", "KernelVersion", "OperatingSystem", "OSType", "Architecture", "NCPU", "MemTotal", "Driver",
+    "CgroupDriver", "CgroupVersion", "MemoryLimit", "SwapLimit", "PidsLimit", "CpuCfsQuota", "SecurityOptions",
+    "Runtimes", "DefaultRuntime", "Warnings",
+)  # fmt: skip
 
 
 class EngineFault(Exception):
@@ -107,11 +113,10 @@ class Connection:
         return {INSTALLATION: self.installation, **more}
 
     def info(self) -> dict[str, Any]:
-        """What the engine says of itself: version, kernel, cgroup version, security options, runtimes."""
+        """What the engine says of itself: version, kernel, limits that it can enforce, security options, runtimes."""
         with asking("ask the engine for its version"):
             answer = self._brief.info()
-        names = ("ServerVersion", "KernelVersion", "CgroupVersion", "SecurityOptions", "Runtimes", "NCPU", "MemTotal")
-        return {name: answer.get(name) for name in names}
+        return {name: answer.get(name) for name in INFO}
 
 
 def guarded(stream: Iterable[bytes], what: str) -> Iterator[bytes]:

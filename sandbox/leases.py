@@ -10,11 +10,11 @@ from uuid import UUID
 
 import structlog
 from django.db import IntegrityError, transaction
-from django.db.models import Count, F, IntegerField, OuterRef, QuerySet, Subquery
+from django.db.models import Count, F, IntegerField, OuterRef, Q, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from sandbox import purposes, tasks
+from sandbox import offers, purposes, tasks
 from sandbox.conf import conf
 from sandbox.limits import Limits
 from sandbox.models import Gpu, Host, Run, Slot
@@ -36,20 +36,31 @@ def claim(worker: str) -> Run | None:
     A run whose worker has vanished goes first: it keeps its host, slot and GPUs. Otherwise it is the run with the
     highest priority, then the one whose owner has the fewest under way, then the oldest.
     """
-    while True:
-        candidates = [*_abandoned(), *_due()]
-        if not candidates:
-            return None
+    hopeless = Q(pk__in=[])
+    while candidates := [*_abandoned(), *_due(hopeless)]:
         lost_a_race = False
+        found_no_place = False
         for run in candidates:
             try:
                 with transaction.atomic():
                     if _take(run, worker):
                         return run
+                hopeless |= _like(run)
+                found_no_place = True
             except (_Taken, IntegrityError):  # the latter: another worker's slot holds the run already
                 lost_a_race = True
-        if not lost_a_race:
+        if not (lost_a_race or found_no_place):
             return None
+    return None
+
+
+def _like(run: Run) -> Q:
+    """That run and all others that want the same: where it finds no place now, neither do they.
+
+    However many of them wait, they must not keep the runs behind them from a host that would do.
+    """
+    same = Q(private=run.private, walls=run.walls, gpus=run.gpus)
+    return Q(pk=run.pk) | (same & Q(limits=run.limits) if run.gpus else same)
 
 
 def _abandoned() -> list[Run]:
@@ -58,7 +69,7 @@ def _abandoned() -> list[Run]:
     )
 
 
-def _due() -> list[Run]:
+def _due(hopeless: Q) -> list[Run]:
     if not _free_slots().exists():
         return []
     under_way = (
@@ -69,7 +80,8 @@ def _due() -> list[Run]:
         .annotate(count=Count("pk"))
         .values("count")
     )
-    due = Run.objects.due(timezone.now()).select_related("image", "host").filter(gpus__lte=_most_free_gpus())
+    due = Run.objects.due(timezone.now()).exclude(hopeless).select_related("image", "host")
+    due = due.filter(gpus__lte=_most_free_gpus())
     share = Coalesce(Subquery(under_way, output_field=IntegerField()), 0)
     return list(due.annotate(under_way=share).order_by("-priority", "under_way", "queued_at", "pk")[:CANDIDATES])
 
@@ -120,10 +132,11 @@ def _most_free_gpus() -> int:
 def _place(run: Run) -> Host | None:
     """Gives the run a slot and the GPUs that it wants, all on one host: of those that fit best the one with most room.
 
-    GPUs fit best that have enough memory and the least of it.
+    GPUs fit best that have enough memory and the least of it. A host that lacks a wall of the run does not fit at all.
     """
+    walls = offers.demanded(run.walls, private=run.private)
     hosts = Host.objects.filter(slots__in=_free_slots()).annotate(free=Count("slots")).order_by("-free", "pk")
-    places = ((host, _fitting_gpus(host, run.wants)) for host in hosts)
+    places = ((host, _fitting_gpus(host, run.wants)) for host in hosts if walls <= set(host.walls))
     fitting = [(host, gpus) for host, gpus in places if len(gpus) == run.wants.gpus]
     if not fitting:
         return None

@@ -11,7 +11,7 @@ import structlog
 from django.db import transaction
 from django.utils import timezone
 
-from sandbox import housekeeping, leases, tasks
+from sandbox import housekeeping, inspection, leases, tasks
 from sandbox.chambers import worker_is_gone
 from sandbox.conf import conf
 from sandbox.engine import ATTEMPT, BORN, HOLDER, RUN, WORKER, Engine, EngineFault, abbreviated
@@ -38,14 +38,14 @@ def sweep_host(host: Host) -> None:
     """Notes whether the engine answers, and removes leftovers from it."""
     engine = engine_of(host)
     try:
-        info = engine.info()
+        fields = inspection.look(engine)
         sweep_engine(engine)
         sweep_loaded_images(engine)
     except EngineFault as fault:
         log.warning("host.fault", host=host.name, fault=str(fault))
         Host.objects.filter(pk=host.pk).update(avoid_until=timezone.now() + AVOID)
     else:
-        Host.objects.filter(pk=host.pk).update(heartbeat=timezone.now(), avoid_until=None, engine=info)
+        Host.objects.filter(pk=host.pk).update(heartbeat=timezone.now(), avoid_until=None, **fields)
 
 
 def sweep_engine(engine: Engine, *, everything: bool = False) -> None:

@@ -291,6 +291,7 @@ class Attempt:
             inputs=chamber.inputs,
             outputs=chamber.outputs,
             conf=conf(),
+            demanded=run.walls,
         )
         labels = labels_of(str(run.pk), run.attempt, pool.worker, chamber)
         try:
