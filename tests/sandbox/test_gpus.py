@@ -29,7 +29,7 @@ def make_host(transactional_db: None) -> Callable[..., Host]:
     """A host with GPUs of so many megabytes that no test here asks anything: `make_host("one", 8000, 16000)`."""
 
     def make_host(name: str, *sizes: int, slots: int = 2, **fields: object) -> Host:
-        host = Host.objects.create(name=name, url=f"unix:///{name}", **fields)
+        host = Host.objects.create(name=name, url=f"unix:///{name}", **{"walls": ["standard"], **fields})
         for number in range(1, slots + 1):
             Slot.objects.create(host=host, number=number)
         for number, size in enumerate(sizes):
