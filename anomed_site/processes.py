@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,14 +12,16 @@ from typing import Self
 
 import structlog
 from django.conf import settings
+from django.db import connection
 
-from sandbox import reaper
+from sandbox import reaper, wakeups
 
 log = structlog.get_logger("processes")
 
 # A cluster that is told to stop first finishes the run that is under way; after this it is ended.
 _STOP_SECONDS = 15.0
 _RESTART_PAUSE = 1.0
+_TICK = 3.0
 
 
 @dataclass
@@ -69,6 +72,8 @@ class Supervisor:
         site = [python, "-m", "uvicorn", "anomed_site.asgi:application", "--host", host, "--port", str(port)]
         site += ["--no-access-log", "--timeout-graceful-shutdown", "3", "--no-server-header"]
         self.logs = Path(settings.VAR) / "logs"
+        self._done = threading.Event()
+        self._ticking = threading.Thread(target=self._tick, name="ticking", daemon=True)
         self.processes = [
             Process("site", site),
             Process("web", [python, manage, "qcluster"], {"Q_CLUSTER_NAME": "web"}),
@@ -79,6 +84,7 @@ class Supervisor:
         self.logs.mkdir(parents=True, exist_ok=True)
         for process in self.processes:
             process.start(self._log_of(process))
+        self._ticking.start()
         return self
 
     def mind(self) -> None:
@@ -91,6 +97,7 @@ class Supervisor:
             process.start(self._log_of(process))
 
     def __exit__(self, *_exception: object) -> None:
+        self._done.set()
         for process in self.processes:
             process.signal(signal.SIGTERM)
         deadline = time.monotonic() + _STOP_SECONDS
@@ -98,9 +105,19 @@ class Supervisor:
             time.sleep(0.1)
         for process in self.processes:
             process.signal(signal.SIGKILL)
+        self._ticking.join(_STOP_SECONDS)
         # No worker is left: what one of them could not take away goes now, its runs are done again next time.
         for host, fault in reaper.remove_everything().items():
             log.warning("engine_not_cleaned", host=host, fault=fault)
+
+    def _tick(self) -> None:
+        """Beside the minding, which must not wait for a database or an engine."""
+        while not self._done.wait(_TICK):
+            try:
+                wakeups.tick()
+            except Exception:
+                log.warning("no_tick", exc_info=True)
+        connection.close()
 
     def _log_of(self, process: Process) -> Path:
         return self.logs / f"{process.name}.log"

@@ -14,7 +14,12 @@ class SandboxConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from django_q.signals import post_spawn  # imports models
+
+        from sandbox import tasks
+
         post_migrate.connect(schedule_sweeps, sender=self)
+        post_spawn.connect(tasks.begin)
 
 
 def schedule_sweeps(using: str, **kwargs: Any) -> None:

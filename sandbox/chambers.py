@@ -5,48 +5,24 @@ several chambers, each used by one run only, and the next holder is started whil
 """
 
 import os
-import socket
 import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.util import Finalize
-from pathlib import Path
 from typing import Any
 
 import structlog
 
 from sandbox.conf import conf
 from sandbox.engine import HOLDER, RUN, WORKER, Chamber, Engine, EngineFault
+from sandbox.workers import worker_is_gone, worker_name
 
 log = structlog.get_logger(__name__)
 
 RESERVE = 2
 MAX_REMOVALS = 8  # more than that waiting means that the engine is slow: then runs wait for it too
-
-
-def worker_name() -> str:
-    """This process, so that another one on the same machine can see whether it is still alive."""
-    return f"{socket.gethostname()}:{os.getpid()}:{_birth(os.getpid())}"
-
-
-def worker_is_gone(name: str) -> bool | None:
-    """Whether that process has ended; None if it belongs to another machine."""
-    host, _colon, rest = name.rpartition(":")[0].rpartition(":")
-    if host != socket.gethostname() or not rest.isdigit():
-        return None
-    return _birth(int(rest)) != name.rpartition(":")[2]
-
-
-def _birth(pid: int) -> str:
-    """When a process was started, in clock ticks since boot; empty if there is none. Process ids are used again."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    state, *fields = stat.rpartition(")")[2].split()
-    return "" if state in "ZX" else fields[18]
 
 
 @dataclass

@@ -112,6 +112,14 @@ class Connection:
     def _labels(self, **more: str) -> dict[str, str]:
         return {INSTALLATION: self.installation, **more}
 
+    def answers(self) -> bool:
+        """Whether it answers, and soon."""
+        try:
+            with asking("ask the engine whether it is there"):
+                return bool(self._brief.ping())
+        except EngineFault:
+            return False
+
     def info(self) -> dict[str, Any]:
         """What the engine says of itself: version, kernel, limits that it can enforce, security options, runtimes."""
         with asking("ask the engine for its version"):

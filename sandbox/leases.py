@@ -19,6 +19,7 @@ from sandbox.conf import conf
 from sandbox.limits import Limits
 from sandbox.models import Gpu, Host, Run, Slot
 from sandbox.reasons import Reason
+from sandbox.workers import machine, worker_is_gone
 
 log = structlog.get_logger(__name__)
 
@@ -33,11 +34,12 @@ class _Taken(Exception):
 def claim(worker: str) -> Run | None:
     """The next run for this worker, under lease, with its slot and GPUs; None when there is nothing that it can do.
 
-    A run whose worker has vanished goes first: it keeps its host, slot and GPUs. Otherwise it is the run with the
-    highest priority, then the one whose owner has the fewest under way, then the oldest.
+    A run whose worker has vanished goes first, at once if that is certain, else when its lease has ended: it keeps its
+    host, slot and GPUs. Otherwise it is the run with the highest priority, then the one whose owner has the fewest
+    under way, then the oldest.
     """
     hopeless = Q(pk__in=[])
-    while candidates := [*_abandoned(), *_due(hopeless)]:
+    while candidates := [*abandoned(), *_due(hopeless)]:
         lost_a_race = False
         found_no_place = False
         for run in candidates:
@@ -63,10 +65,18 @@ def _like(run: Run) -> Q:
     return Q(pk=run.pk) | (same & Q(limits=run.limits) if run.gpus else same)
 
 
-def _abandoned() -> list[Run]:
-    return list(
-        Run.objects.abandoned(timezone.now()).select_related("image", "host").order_by("lease_until")[:CANDIDATES]
-    )
+def abandoned() -> list[Run]:
+    """Some of the runs that nobody drives any more: their lease has ended, or their worker has, on this machine."""
+    running = Run.objects.select_related("image", "host").order_by("lease_until")
+    expired = list(running.abandoned(timezone.now())[:CANDIDATES])
+    held_here = running.running().filter(lease_until__gte=timezone.now(), worker__startswith=f"{machine()}:")
+    return [*expired, *(run for run in held_here if worker_is_gone(run.worker))][:CANDIDATES]
+
+
+def takeable() -> int:
+    """How many runs workers could take now, as far as slots go."""
+    left = abandoned()
+    return len(left) + min(Run.objects.due(timezone.now()).count(), _free_slots().count())
 
 
 def _due(hopeless: Q) -> list[Run]:
@@ -101,8 +111,11 @@ def _take(run: Run, worker: str) -> bool:
         host = _place(run)
         if host is None:
             return False
-    else:
-        seen = seen.filter(lease_until__lt=now)
+        lost = 0
+    else:  # abandoned
+        lost = 1
+        if not worker_is_gone(run.worker):  # whose lease had ended when we looked: perhaps it has just been renewed
+            seen = seen.filter(lease_until__lt=now)
     lease_until = now + timedelta(seconds=conf().lease_seconds)
     taken = seen.update(
         state=Run.State.RUNNING,
@@ -111,6 +124,7 @@ def _take(run: Run, worker: str) -> bool:
         host=host,
         lease_until=lease_until,
         started_at=now,
+        lost_leases=F("lost_leases") + lost,
     )
     if not taken:
         raise _Taken

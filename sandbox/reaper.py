@@ -11,12 +11,13 @@ import structlog
 from django.db import transaction
 from django.utils import timezone
 
-from sandbox import housekeeping, inspection, leases, tasks
-from sandbox.chambers import worker_is_gone
+from sandbox import housekeeping, inspection, leases
 from sandbox.conf import conf
 from sandbox.engine import ATTEMPT, BORN, HOLDER, RUN, WORKER, Engine, EngineFault, abbreviated
 from sandbox.hosts import engine_of
 from sandbox.models import Gpu, Host, Image, Run, Slot
+from sandbox.wakeups import wake_workers
+from sandbox.workers import worker_is_gone
 
 log = structlog.get_logger(__name__)
 
@@ -91,17 +92,6 @@ def free_forgotten() -> None:
     with transaction.atomic():
         Slot.objects.filter(run__in=ended).update(run=None)
         Gpu.objects.filter(run__in=ended).update(run=None)
-
-
-def wake_workers() -> int:
-    """Sends as many wake-ups as there are runs that could be taken now, up to the number of free slots."""
-    now = timezone.now()
-    due = Run.objects.due(now).count() + Run.objects.abandoned(now).count()
-    free = Slot.objects.filter(run=None, host__state=Host.State.ACTIVE).count() + Run.objects.abandoned(now).count()
-    wakeups = min(due, free)
-    for _ in range(wakeups):
-        tasks.send_wakeup()
-    return wakeups
 
 
 def remove_everything() -> dict[str, Any]:

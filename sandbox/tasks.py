@@ -1,11 +1,19 @@
 """What the clusters call: a wake-up in `runs`, the reaper's round in `web`."""
 
+from typing import Any
+
+import structlog
+from django_q.conf import Conf
 from django_q.tasks import async_task
+
+CLUSTER = "runs"
+
+log = structlog.get_logger(__name__)
 
 
 def send_wakeup() -> None:
     """Tells one worker to look for due runs. Joins the caller's transaction, because the broker is the database."""
-    async_task("sandbox.tasks.wake", cluster="runs")
+    async_task("sandbox.tasks.wake", cluster=CLUSTER)
 
 
 def wake() -> int:
@@ -13,6 +21,16 @@ def wake() -> int:
     from sandbox import worker  # keeps the engine's libraries out of processes that only send wake-ups
 
     return worker.work()
+
+
+def begin(**kwargs: Any) -> None:
+    """A new worker of the cluster looks for work unasked: the wake-up of the one that it replaces is lost."""
+    if Conf.CLUSTER_NAME != CLUSTER:
+        return
+    try:
+        wake()
+    except Exception:  # the database may be away: a wake-up will come
+        log.warning("worker.no_beginning", exc_info=True)
 
 
 def sweep() -> None:

@@ -59,7 +59,7 @@ def work() -> int:
 def drive(run: Run) -> None:
     """Takes a claimed run to its end, whatever happens; or gives it back after a fault of the platform."""
     with structlog.contextvars.bound_contextvars(**run.log_data()):
-        if run.attempt > conf().max_attempts:
+        if run.lost_leases > conf().max_lost_leases:
             _end(run, Reason.PLATFORM_FAULT, gettext_noop("Its workers ended again and again before it did."))
             return
         attempt = Attempt(run)

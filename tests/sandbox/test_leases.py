@@ -20,8 +20,10 @@ from sandbox import actions, chambers, leases, reaper, worker
 from sandbox.engine import RUN
 from sandbox.models import Gpu, Host, Image, Run, Slot
 from sandbox.reasons import Reason
+from sandbox.workers import worker_name
 
 ANSWER = "echo yes > /output/answer.txt"
+DEAD = worker_name().rpartition(":")[0] + ":1"  # this process id, but born at another time
 
 
 @pytest.fixture
@@ -169,6 +171,20 @@ class TestLeases:
         assert leases.claim("me")
         assert leases.claim("they") is None
 
+    def test_run_of_a_worker_that_is_certainly_dead_is_taken_at_once(self, host, waiting):
+        run = waiting()
+        assert leases.claim(DEAD) == run
+        taken = leases.claim(worker_name())
+        assert taken == run
+        assert (taken.attempt, taken.lost_leases) == (2, 1)
+        assert leases.claim("they") is None  # this worker lives
+
+    def test_worker_of_another_machine_is_waited_for(self, host, waiting):
+        """Even if its process had the number of one that is dead here."""
+        waiting()
+        assert leases.claim(DEAD.replace("/", "-elsewhere/"))
+        assert leases.claim("they") is None
+
     def test_settling_fails_nothing_is_written(self, host, waiting, questions):
         run = waiting()
         claimed = leases.claim("me")
@@ -180,8 +196,9 @@ class TestLeases:
         assert Slot.objects.get(run=run)
 
     def test_run_whose_workers_keep_dying_ends(self, host, waiting, questions):
-        run = waiting(attempt=20)
-        worker.work()
+        run = waiting(lost_leases=20)
+        leases.claim(DEAD)
+        assert worker.work() == 1
         run.refresh_from_db()
         assert run.reason == Reason.PLATFORM_FAULT
 
@@ -192,18 +209,17 @@ class TestKilledWorkers:
         settings.SANDBOX = {"lease_seconds": 2, "renew_seconds": 0.5, "retry_seconds": 0}
 
     def test_sigkill_in_the_middle_of_a_run(self, queue, engine, questions, start_worker):
-        """The next worker takes over after the lease, removes what is left, and the run ends exactly once."""
+        """The next worker takes over, removes what is left, and the run ends exactly once."""
         run = queue(f"sleep 3; {ANSWER}")
         killed = start_worker()
         old = until(lambda: running_container(engine, run), 60)
         killed.send_signal(signal.SIGKILL)
         killed.wait()
 
-        assert worker.work() == 0  # the lease still holds
-        until(lambda: worker.work())
+        assert worker.work() == 1  # the lease still holds, but here one sees that nobody does
         run.refresh_from_db()
 
-        assert (run.state, run.attempt) == (Run.State.SUCCEEDED, 2)
+        assert (run.state, run.attempt, run.lost_leases) == (Run.State.SUCCEEDED, 2, 1)
         assert Run.objects.filter(owner=str(run.pk)).count() == 1
         assert not Slot.objects.exclude(run=None).exists()
         assert old["Id"] not in [found["Id"] for found in engine.containers()]

@@ -10,12 +10,12 @@ from django.conf import settings as django_settings
 from django.utils import timezone
 from django_q.models import OrmQ, Schedule
 
-from sandbox import housekeeping, leases, reaper, supply
+from sandbox import housekeeping, leases, reaper, supply, wakeups
 from sandbox.blobs import blob_path
-from sandbox.chambers import worker_is_gone, worker_name
 from sandbox.conf import blob_root, scratch_root
 from sandbox.engine import Engine
 from sandbox.models import Host, Image, Run, Slot
+from sandbox.workers import worker_is_gone, worker_name
 
 DEAD = worker_name().rpartition(":")[0] + ":1"  # this process id, but born at another time
 
@@ -156,19 +156,43 @@ class TestWakeups:
         for _ in range(3):
             queue("true")
         OrmQ.objects.all().delete()
-        assert reaper.wake_workers() == 2  # slots
+        assert wakeups.wake_workers() == 2  # slots
         assert OrmQ.objects.filter(key="runs").count() == 2
+        assert wakeups.wake_workers() == 0  # they are on their way
+
+    def test_again_when_a_cluster_has_fetched_them_and_nothing_came_of_it(self, host, queue):
+        queue("true")
+        OrmQ.objects.update(lock=timezone.now() + timedelta(days=7))
+        assert wakeups.wake_workers() == 1
 
     def test_also_for_a_run_whose_worker_vanished(self, host, queue):
         queue("true")
         leases.claim("a worker that dies")
+        OrmQ.objects.all().delete()
         Slot.objects.filter(run=None).delete()
-        assert reaper.wake_workers() == 0
+        assert wakeups.wake_workers() == 0
         Run.objects.update(lease_until=timezone.now() - timedelta(seconds=1))
-        assert reaper.wake_workers() == 1
+        assert wakeups.wake_workers() == 1
+
+    def test_at_once_for_a_run_whose_worker_is_certainly_dead(self, host, queue):
+        queue("true")
+        leases.claim(DEAD)
+        OrmQ.objects.all().delete()
+        assert wakeups.wake_workers() == 1
+
+    def test_host_that_answers_again_is_used_again(self, host, queue):
+        queue("true")
+        OrmQ.objects.all().delete()
+        Host.objects.update(avoid_until=timezone.now() + timedelta(minutes=1), url="unix:///nowhere.sock")
+        wakeups.tick()
+        assert not OrmQ.objects.exists()
+        Host.objects.update(url=django_settings.DOCKER_HOST_URL)
+        wakeups.tick()
+        assert OrmQ.objects.filter(key="runs").count() == 1
+        assert leases.claim("me") is not None
 
     def test_none_without_work(self, host):
-        assert reaper.wake_workers() == 0
+        assert wakeups.wake_workers() == 0
 
 
 @pytest.mark.django_db

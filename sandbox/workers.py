@@ -1,0 +1,39 @@
+"""Worker processes by name, so that another one on the same machine can see whether one is still alive."""
+
+import os
+import socket
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def machine() -> str:
+    """This machine since it was started, and the view that its processes have of each other.
+
+    A name alone is not enough: machines are cloned, and containers share names while each counts processes anew.
+    """
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text()[:8]
+    return f"{socket.gethostname()}/{boot}/{Path('/proc/self/ns/pid').stat().st_ino}"
+
+
+def worker_name() -> str:
+    """This process."""
+    return f"{machine()}:{os.getpid()}:{_birth(os.getpid())}"
+
+
+def worker_is_gone(name: str) -> bool | None:
+    """Whether that process has certainly ended; None if it belongs to another machine."""
+    where, _colon, process = name.rpartition(":")[0].rpartition(":")
+    if where != machine() or not process.isdigit():
+        return None
+    return _birth(int(process)) != name.rpartition(":")[2]
+
+
+def _birth(process: int) -> str:
+    """When a process was started, in clock ticks since boot; empty if there is none. Process ids are used again."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return ""
+    state, *fields = stat.rpartition(")")[2].split()
+    return "" if state in "ZX" else fields[18]
