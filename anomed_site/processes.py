@@ -1,4 +1,4 @@
-"""Starting and minding the server's own processes: the site and the two clusters, on one machine."""
+"""Starting and minding the server's own processes: the site, the two clusters and the registry, on one machine."""
 
 import os
 import signal
@@ -15,6 +15,7 @@ from django.conf import settings
 from django.db import connection
 
 from sandbox import reaper, wakeups
+from submissions.registry import conf as registry
 
 log = structlog.get_logger("processes")
 
@@ -79,6 +80,8 @@ class Supervisor:
             Process("web", [python, manage, "qcluster"], {"Q_CLUSTER_NAME": "web"}),
             Process("runs", [python, manage, "qcluster"], {"Q_CLUSTER_NAME": "runs"}),
         ]
+        if registry.enabled():
+            self.processes.append(Process("registry", [python, manage, "registry"]))
 
     def __enter__(self) -> Self:
         self.logs.mkdir(parents=True, exist_ok=True)

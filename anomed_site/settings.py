@@ -4,6 +4,7 @@ With no configuration at all the server runs from one folder: SQLite, files, cac
 """
 
 import os
+import shutil
 import uuid
 import warnings
 from pathlib import Path
@@ -251,6 +252,14 @@ SANDBOX = {
     "lease_seconds": env.int("ANOMED_LEASE_SECONDS", default=30),
     "max_image_bytes": env.int("ANOMED_MAX_IMAGE_BYTES", default=20 * 10**9),
     "max_archive_bytes": env.int("ANOMED_MAX_ARCHIVE_BYTES", default=10 * 10**9),
+}
+# -- `docker push`: on by itself where people work on this machine and the registry's program is installed
+_push_to = "localhost:5000" if _local_names and shutil.which("docker-registry") else ""
+_push_to = env.str("ANOMED_REGISTRY", default=_push_to)
+REGISTRY = {
+    "address": "" if _push_to == "off" else _push_to,
+    "port": env.int("ANOMED_REGISTRY_PORT", default=5000),
+    "max_bytes": env.int("ANOMED_REGISTRY_MAX_BYTES", default=50 * 10**9),
 }
 ISOLATION_PRELOAD = ["challenges.scenarios.registry", "sandbox.images"]
 

@@ -92,8 +92,13 @@ def check_archive(*, archive: Path) -> CheckedImage:
 
     Its blobs are in the blob store afterwards. Raises `Rejected` with `image_invalid` and a plain sentence.
     """
+    return _check(archive, base_layers())
+
+
+def base_layers() -> frozenset[str]:
+    """The diff ids of all layers that an archive may leave out."""
     bases = Image.objects.bases().values_list("layers", flat=True)
-    return _check(archive, frozenset(layer for layers in bases for layer in layers))
+    return frozenset(layer for layers in bases for layer in layers)
 
 
 def _check(archive: Path, base_layers: frozenset[str]) -> CheckedImage:

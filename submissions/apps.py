@@ -21,16 +21,20 @@ class SubmissionsConfig(AppConfig):
 
 
 def schedule_sweeps(using: str, **kwargs: Any) -> None:
-    """Sees to it that lost checks and abandoned uploads are looked after each minute."""
+    """Sees to it that lost checks, abandoned uploads and pushes that nobody told of are looked after."""
     from django_q.models import Schedule  # models cannot be imported before the apps are ready
 
-    Schedule.objects.using(using).update_or_create(
-        name="submissions.sweep",
-        defaults={
-            "func": "submissions.tasks.sweep",
-            "schedule_type": Schedule.MINUTES,
-            "minutes": 1,
-            "repeats": -1,
-            "cluster": "web",
-        },
-    )
+    for name, func, minutes in (
+        ("submissions.sweep", "submissions.tasks.sweep", 1),
+        ("submissions.registry", "submissions.registry.pushes.sweep", 5),
+    ):
+        Schedule.objects.using(using).update_or_create(
+            name=name,
+            defaults={
+                "func": func,
+                "schedule_type": Schedule.MINUTES,
+                "minutes": minutes,
+                "repeats": -1,
+                "cluster": "web",
+            },
+        )

@@ -45,6 +45,7 @@ class Arena:
 
     var: Path
     port: int = field(default_factory=free_port)
+    registry_port: int = 0  # with a registry there, that `docker push` goes to
     server: "subprocess.Popen[bytes] | None" = None
     tokens: dict[str, str] = field(default_factory=dict)
 
@@ -61,6 +62,8 @@ class Arena:
             "ANOMED_RUN_SLOTS": "2",
             "ANOMED_LEASE_SECONDS": str(LEASE_SECONDS),
             "ANOMED_LOG_LEVEL": "INFO",
+            "ANOMED_REGISTRY": f"localhost:{self.registry_port}" if self.registry_port else "off",
+            "ANOMED_REGISTRY_PORT": str(self.registry_port),
             "DJANGO_SUPERUSER_PASSWORD": PASSWORD,
         }
 

@@ -1,7 +1,7 @@
 from django.urls import path
 from drf_spectacular.views import SpectacularAPIView
 
-from submissions.api import tus, views
+from submissions.api import registry, tus, views
 
 urlpatterns = [
     path("schema", SpectacularAPIView.as_view(), name="api-schema"),
@@ -20,4 +20,6 @@ urlpatterns = [
     path("submissions/<uuid:pk>/withdraw", views.WithdrawView.as_view(), name="api-withdraw"),
     path("submissions/<uuid:pk>/choose", views.ChooseView.as_view(), name="api-choose"),
     path("uploads/<uuid:pk>", tus.UploadView.as_view(), name="api-upload"),
+    path("registry/token", registry.token, name="registry-token"),
+    path("registry/events", registry.events, name="registry-events"),
 ]

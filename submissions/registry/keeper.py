@@ -1,0 +1,91 @@
+"""Starting and minding the registry: the room it takes, the garbage it leaves.
+
+`garbage-collect` must not run beside a registry that takes pushes: a layer between its upload and its manifest would
+be taken for garbage. So the registry is stopped for it: at each start, once a day while nobody pushes, and at once
+when the room is used up.
+"""
+
+import os
+import subprocess
+import time
+from typing import Self
+
+import structlog
+from django.conf import settings
+
+from submissions.registry import conf, configuration, room
+
+log = structlog.get_logger("registry")
+
+_LOOK_SECONDS = 10.0  # between two looks at the room
+_STOP_SECONDS = 10.0
+
+
+class Keeper:
+    """A registry in order, until it is left. Use as a context manager and call `mind` about once a second."""
+
+    def __init__(self) -> None:
+        self._config = ""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._cleaned = self._looked = 0.0
+
+    def __enter__(self) -> Self:
+        self._config = configuration.write()
+        self._restart()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._stop()
+
+    def mind(self) -> bool:
+        """Looks after room and garbage now and then. False once the registry has ended by itself."""
+        if self._process is not None and self._process.poll() is not None:
+            return False
+        now = time.monotonic()
+        if now - self._looked < _LOOK_SECONDS:
+            return True
+        self._looked = now
+        is_due = now - self._cleaned > conf.conf().clean_seconds
+        if room.is_full() or self._process is None or (is_due and room.is_quiet()):
+            self._restart()
+        return True
+
+    def _restart(self) -> None:
+        """Cleans, and starts the registry if there is room for pushes; else a later look does."""
+        self._stop()
+        if room.is_full():
+            log.error("registry_full", used=room.used_bytes())
+            room.drop_uploads()
+        if room.has_repositories():
+            self._run("garbage-collect", "--delete-untagged")
+            room.drop_empty_repositories()
+        self._cleaned = self._looked = time.monotonic()
+        if room.is_full():
+            log.error("registry_closed_for_lack_of_room", used=room.used_bytes())
+        else:
+            self._process = self._start("serve")
+
+    def _run(self, *arguments: str) -> None:
+        process = self._start(*arguments)
+        if status := process.wait():
+            log.error("registry_command_failed", command=arguments, status=status)
+
+    def _start(self, *arguments: str) -> "subprocess.Popen[bytes]":
+        # The registry itself knows no bound on a layer; the kernel does.
+        bound = ["prlimit", f"--fsize={settings.SANDBOX['max_archive_bytes']}"]
+        return subprocess.Popen(
+            [*bound, conf.PROGRAM, *arguments, self._config],
+            stdin=subprocess.DEVNULL,
+            env={"PATH": os.environ["PATH"]},  # none of REGISTRY_..., which would override the configuration
+        )
+
+    def _stop(self) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
