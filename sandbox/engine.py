@@ -65,6 +65,15 @@ class Ending:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What an engine made of a container: warnings, its account of it, and the exit status if it ended in time."""
+
+    warnings: list[str]
+    seen: dict[str, Any]
+    exit_code: int | None
+
+
 class Engine(EngineImages):
     """One engine, as its line and its images are. May be shared by threads."""
 
@@ -84,7 +93,7 @@ class Engine(EngineImages):
                 driver_opts = options if volume.endswith("out") else None
                 client.create_volume(volume, driver="local", driver_opts=driver_opts, labels=labels)
             config = walls.holder(
-                image=self._holder(), program=holder.PROGRAM, volumes=volumes, labels=labels, conf=settings
+                image=self.holder_image(), program=holder.PROGRAM, volumes=volumes, labels=labels, conf=settings
             )
             container = str(client.create_container_from_config(config, name=f"{prefix}-holder")["Id"])
             client.start(container)
@@ -118,6 +127,22 @@ class Engine(EngineImages):
             name = f"{self.prefix}-{labels[RUN]}-{labels[ATTEMPT]}"
             config = {**config, "Labels": self._labels(**labels)}
             return str(self._client.create_container_from_config(config, name=name)["Id"])
+
+    def try_out(self, config: dict[str, Any], chamber: Chamber, seconds: float) -> Trial:
+        """Runs a container of ours to its end, for so long at most, and says what the engine made of its options."""
+        labels = self._labels(**{HOLDER: chamber.holder_id, BORN: str(int(chamber.born))})
+        with asking("try the walls"):
+            client = self._client
+            created = client.create_container_from_config({**config, "Labels": labels}, name=None)
+            container = str(created["Id"])
+            try:
+                client.start(container)
+                ended = self.wait(container, seconds)
+                seen = client.inspect_container(container)
+            finally:
+                _ignoring_gone(client.remove_container, container, force=True, v=True)
+        warnings = [str(warning) for warning in created.get("Warnings") or ()]
+        return Trial(warnings, seen, int(seen["State"]["ExitCode"]) if ended else None)
 
     def start(self, container: str) -> None:
         """Starts it. Raises `Rejected` (crashed) when the image's own program cannot be started."""

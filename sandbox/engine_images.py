@@ -15,6 +15,8 @@ from sandbox.connection import Connection, EngineFault, NotThere, asking, ours
 from sandbox.reasons import Reason, Rejected, gettext_noop
 from sandbox.zygote import OUR_TROUBLES
 
+HOLDER_TAG = "2"  # counts up when the holder's image changes
+
 
 class EngineImages(Connection):
     """An engine's images. They are known by their id alone; our private names only keep them from being pruned."""
@@ -63,15 +65,16 @@ class EngineImages(Connection):
         kept = re.compile(rf"{re.escape(self.prefix)}/([0-9a-f]{{12}}):run")
         return {match[1] for name in names if (match := kept.fullmatch(name))}
 
-    def _holder(self) -> str:
+    def holder_image(self) -> str:
         """The id of the holder's image, which is imported when the engine does not have it."""
         if self._holder_image is None:
             repository = f"{self.prefix}/holder"
+            name = f"{repository}:{HOLDER_TAG}"
             try:
-                found = self._client.inspect_image(f"{repository}:1")
+                found = self._client.inspect_image(name)
             except NotFound:
-                self._client.import_image_from_data(holder.image_tar(), repository=repository, tag="1")
-                found = self._client.inspect_image(f"{repository}:1")
+                self._client.import_image_from_data(holder.image_tar(), repository=repository, tag=HOLDER_TAG)
+                found = self._client.inspect_image(name)
             self._holder_image = str(found["Id"])
         return self._holder_image
 

@@ -2,6 +2,8 @@
 
 A tmpfs volume dies with its last user, so somebody trusted must hold it until the outputs have been read. The holder's
 image is a few hundred bytes made here: one static program that sleeps. No base image and no download is needed.
+
+A second program in it tries the walls around it, for a host's self-test.
 """
 
 import io
@@ -11,6 +13,19 @@ import tarfile
 # pause(2) again and again: `mov eax, 34; syscall; jmp -9`
 PAUSE = bytes.fromhex("b822000000 0f05 ebf7".replace(" ", ""))
 PROGRAM = "/holder"
+
+# bits of the exit status of the probe: what it found open, or how it knows gVisor
+PRIVILEGES, SOCKETS, ROOT, CAPABILITIES, OWN_KERNEL = (1 << number for number in range(5))
+PROBE = bytes.fromhex(
+    "31db"  # nothing found so far
+    "bf27000000 31f6 31d2 4531d2 4531c0 b89d000000 0f05 83f801 7403 83cb01"  # prctl(PR_GET_NO_NEW_PRIVS) != 1
+    "bf10000000 be03000000 31d2 b829000000 0f05 85c0 7803 83cb02"  # socket(AF_NETLINK, SOCK_RAW, 0) >= 0
+    "b866000000 0f05 85c0 7503 83cb04"  # getuid() == 0
+    "bf17000000 31f6 b89d000000 0f05 85c0 7403 83cb08"  # prctl(PR_CAPBSET_READ, CAP_CHOWN) != 0
+    "bf0a000000 31f6 31d2 b867000000 0f05 85c0 7803 83cb10"  # syslog(SYSLOG_ACTION_SIZE_BUFFER) >= 0: never in runc
+    "89df b8e7000000 0f05".replace(" ", "")  # exit_group(found)
+)
+PROBE_PROGRAM = "/probe"
 _LOAD_ADDRESS = 0x400000
 _HEADERS = 64 + 56
 
@@ -29,11 +44,12 @@ def elf(code: bytes) -> bytes:
 
 def image_tar() -> bytes:
     """The holder's whole root file system, for `docker import`."""
-    program = elf(PAUSE)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        member = tarfile.TarInfo(PROGRAM.lstrip("/"))
-        member.size = len(program)
-        member.mode = 0o755
-        tar.addfile(member, io.BytesIO(program))
+        for path, code in ((PROGRAM, PAUSE), (PROBE_PROGRAM, PROBE)):
+            program = elf(code)
+            member = tarfile.TarInfo(path.lstrip("/"))
+            member.size = len(program)
+            member.mode = 0o755
+            tar.addfile(member, io.BytesIO(program))
     return buffer.getvalue()

@@ -34,10 +34,15 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class Offer:
-    """`walls` are names of `Wall`, and "standard" unless there are `complaints`: sentences for operators."""
+    """`walls` are names of `Wall`, and "standard" if no protection is missing; `complaints` are for operators."""
 
     walls: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
+
+    def without(self, wall: str | None, complaints: list[str]) -> "Offer":
+        """The offer with these complaints and without that wall, or without all of them."""
+        walls = [name for name in self.walls if name != wall] if wall else []
+        return Offer(walls, [*self.complaints, *complaints])
 
 
 def inspect(info: dict[str, Any]) -> Offer:

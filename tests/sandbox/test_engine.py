@@ -12,6 +12,7 @@ from sandbox import actions, chambers, supply, worker
 from sandbox.blobs import blob_path
 from sandbox.conf import blob_root
 from sandbox.engine import Engine, EngineFault, Unreachable
+from sandbox.engine_images import HOLDER_TAG
 from sandbox.models import Host, Image, Run
 from sandbox.reasons import Reason, Rejected
 
@@ -60,7 +61,7 @@ class TestImages:
     def test_foreign_tags_do_nothing(self, run, engine, tmp_path, settings):
         """An upload that claims a name of ours leaves that name where it was."""
         run("true", collect={})
-        name = f"{engine.prefix}/holder:1"
+        name = f"{engine.prefix}/holder:{HOLDER_TAG}"
         before = engine._client.inspect_image(name)["Id"]
         builder = ImageBuilder(config={"Cmd": ["/x"]}, tags=[name, "busybox:latest"])
         archive = builder.docker_archive(tmp_path / "thief.tar")

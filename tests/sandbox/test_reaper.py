@@ -14,6 +14,7 @@ from sandbox import housekeeping, leases, reaper, supply, wakeups
 from sandbox.blobs import blob_path
 from sandbox.conf import blob_root, scratch_root
 from sandbox.engine import Engine
+from sandbox.engine_images import HOLDER_TAG
 from sandbox.models import Host, Image, Run, Slot
 from sandbox.workers import worker_is_gone, worker_name
 
@@ -55,7 +56,7 @@ class TestEngine:
             assert len(other.volumes()) == 2
         finally:
             reaper.sweep_engine(other, everything=True)
-            other._client.remove_image(f"{other.prefix}/holder:1")
+            other._client.remove_image(f"{other.prefix}/holder:{HOLDER_TAG}")
 
     def test_host_is_noted(self, host):
         reaper.sweep()
@@ -148,7 +149,7 @@ class TestImages:
         reaper.sweep()
         assert not engine.has_image(gone.image_id)
         assert engine.has_image(known.image_id)
-        assert engine._client.inspect_image(f"{engine.prefix}/holder:1")
+        assert engine._client.inspect_image(f"{engine.prefix}/holder:{HOLDER_TAG}")
 
 
 class TestWakeups:
