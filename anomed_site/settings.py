@@ -252,7 +252,12 @@ SANDBOX = {
     "lease_seconds": env.int("ANOMED_LEASE_SECONDS", default=30),
     "max_image_bytes": env.int("ANOMED_MAX_IMAGE_BYTES", default=20 * 10**9),
     "max_archive_bytes": env.int("ANOMED_MAX_ARCHIVE_BYTES", default=10 * 10**9),
+    "keep_logs_days": env.int("ANOMED_KEEP_LOGS_DAYS", default=90),
+    "keep_results_days": env.int("ANOMED_KEEP_RESULTS_DAYS", default=7),
+    "keep_images_days": env.int("ANOMED_KEEP_IMAGES_DAYS", default=90),
 }
+KEEP_RELEASES_DAYS = env.int("ANOMED_KEEP_RELEASES_DAYS", default=90)
+KEEP_UPLOADS_DAYS = env.int("ANOMED_KEEP_UPLOADS_DAYS", default=7)
 # -- `docker push`: on by itself where people work on this machine and the registry's program is installed
 _push_to = "localhost:5000" if _local_names and shutil.which("docker-registry") else ""
 _push_to = env.str("ANOMED_REGISTRY", default=_push_to)

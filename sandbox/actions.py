@@ -126,7 +126,10 @@ def store_image(*, checked: CheckedImage, name: str = "") -> Image:
     fields = {"layers": list(checked.layers), "size": checked.size, "config": checked.config()}
     image, _created = Image.objects.update_or_create(
         image_id=checked.image_id,
-        defaults={"created_at": now},  # also locks the row: the reaper must not take it from under the caller
+        defaults={
+            "created_at": now,
+            "removed_at": None,
+        },  # also locks the row: the reaper must not take it from under the caller
         create_defaults={**fields, "name": name, "created_at": now},
     )
     return image

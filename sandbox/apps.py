@@ -23,7 +23,7 @@ class SandboxConfig(AppConfig):
 
 
 def schedule_sweeps(using: str, **kwargs: Any) -> None:
-    """Sees to it that the reaper comes by each minute."""
+    """Sees to it that the reaper comes by each minute, and retention each day."""
     from django_q.models import Schedule  # models cannot be imported before the apps are ready
 
     Schedule.objects.using(using).update_or_create(
@@ -35,4 +35,8 @@ def schedule_sweeps(using: str, **kwargs: Any) -> None:
             "repeats": -1,
             "cluster": "web",
         },
+    )
+    Schedule.objects.using(using).update_or_create(
+        name="sandbox.clean",
+        defaults={"func": "sandbox.tasks.clean", "schedule_type": Schedule.DAILY, "repeats": -1, "cluster": "web"},
     )

@@ -39,6 +39,9 @@ class Conf:
     check_memory_mb: int = 1024
     read_seconds: int = 120
     read_memory_mb: int = 2048
+    keep_logs_days: int = 90  # after the end of the run; 0: for ever. So for all that is kept
+    keep_results_days: int = 7  # whatever a later step reads stays longer
+    keep_images_days: int = 90  # after its last run, and after the last entry with it is over
 
 
 def conf() -> Conf:

@@ -50,7 +50,7 @@ def sweep_images() -> None:
                 unused = unused.exclude(Exists(referring))
         images = list(unused.select_for_update())
         Image.objects.filter(pk__in=[image.pk for image in images]).delete()
-    rows = Image.objects.values_list("image_id", "layers")
+    rows = Image.objects.held().values_list("image_id", "layers")
     used = {digest for image_id, layers in rows for digest in (image_id, *layers)}
     blobs = 0
     for path in blob_root().glob("*"):

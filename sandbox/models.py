@@ -19,9 +19,13 @@ class ImageQuerySet(models.QuerySet["Image"]):
         """Public base images, whose layers an archive may leave out."""
         return self.filter(is_base=True)
 
+    def held(self) -> Self:
+        """Images whose blobs are there."""
+        return self.filter(removed_at=None)
+
 
 class Image(models.Model):
-    """A checked container image. All its blobs are in the blob store; nothing here says which engine holds it."""
+    """A checked container image. All its blobs are in the blob store, until retention lets go of it for good."""
 
     image_id = models.CharField(_("image id"), max_length=71, unique=True)
     name = models.CharField(_("name"), max_length=200, blank=True)
@@ -30,6 +34,9 @@ class Image(models.Model):
     config = models.JSONField(_("configuration"), default=dict)
     is_base = models.BooleanField(_("public base image"), default=False)
     created_at = models.DateTimeField(_("created"), default=timezone.now)
+    removed_at = models.DateTimeField(
+        _("removed"), null=True, blank=True
+    )  # by policy; entering it again brings it back
 
     objects = ImageQuerySet.as_manager()
 

@@ -62,8 +62,8 @@ def sweep_engine(engine: Engine, *, everything: bool = False) -> None:
 
 
 def sweep_loaded_images(engine: Engine) -> None:
-    """Takes images off the engine that have no row any more. One in use stays until a later round."""
-    known = {abbreviated(image_id) for image_id in Image.objects.values_list("image_id", flat=True)}
+    """Takes images off the engine that have no row any more, or were let go. One in use stays until a later round."""
+    known = {abbreviated(image_id) for image_id in Image.objects.held().values_list("image_id", flat=True)}
     for unknown in engine.loaded_images() - known:
         engine.remove_image(unknown)
 

@@ -38,3 +38,10 @@ def sweep() -> None:
     from sandbox import reaper  # as above
 
     reaper.sweep()
+
+
+def clean() -> None:
+    """The daily round: what is older than the policy says goes."""
+    from sandbox import retention  # as above
+
+    retention.sweep()

@@ -10,18 +10,20 @@ class SubmissionsConfig(AppConfig):
     verbose_name = _("Submissions")
 
     def ready(self) -> None:
-        from sandbox import purposes  # models exist only now
+        from sandbox import purposes, retention  # models exist only now
         from submissions import permissions  # noqa: F401 -- registers who may do what
         from submissions.purpose import SubmissionStep
+        from submissions.retention import StepKeeper
         from submissions.steps import PURPOSE, name_priorities
 
         purposes.register(PURPOSE, SubmissionStep())
         name_priorities()
+        retention.register(StepKeeper())
         post_migrate.connect(schedule_sweeps, sender=self)
 
 
 def schedule_sweeps(using: str, **kwargs: Any) -> None:
-    """Sees to it that lost checks, abandoned uploads and pushes that nobody told of are looked after."""
+    """Sees to it that what was lost, abandoned or not told of is looked after, and that what is old goes."""
     from django_q.models import Schedule  # models cannot be imported before the apps are ready
 
     for name, func, minutes in (
@@ -38,3 +40,7 @@ def schedule_sweeps(using: str, **kwargs: Any) -> None:
                 "cluster": "web",
             },
         )
+    Schedule.objects.using(using).update_or_create(
+        name="submissions.clean",
+        defaults={"func": "submissions.tasks.clean", "schedule_type": Schedule.DAILY, "repeats": -1, "cluster": "web"},
+    )

@@ -1,13 +1,13 @@
 """What participants enter: teams, submissions with their uploads and steps, releases, duels, standings."""
 
 import uuid
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from django.conf import settings
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import Exists, F, OuterRef, Q
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext
@@ -16,7 +16,7 @@ from django.utils.translation import gettext_lazy as _
 from challenges.models import Challenge, Phase
 from sandbox.models import Image, Run
 from sandbox.reasons import Reason
-from submissions.states import MOVES, READY, MoveNotAllowed, State
+from submissions.states import MOVES, OVER, READY, MoveNotAllowed, State
 
 
 class Team(models.Model):
@@ -67,6 +67,20 @@ class SubmissionQuerySet(models.QuerySet["Submission"]):
     def active(self) -> Self:
         """Entries that take part in duels now: rehearsed, chosen by their team, neither withdrawn nor disqualified."""
         return self.filter(state__in=READY, active=True)
+
+    def long_over(self, since: datetime) -> Self:
+        """Entries that were over before then and owe nothing: out for good, or of a challenge that is closed.
+
+        Neither comes back: no move leads out of those states, and no challenge opens again.
+        """
+        out = Q(state__in=[State.FAILED, State.WITHDRAWN, State.DISQUALIFIED], ended_at__lt=since)
+        closed = Q(challenge__status=Challenge.Status.CLOSED, challenge__closed_at__lt=since)
+        owed = Duel.objects.pending().filter(Q(attack=OuterRef("pk")) | Q(release__submission=OuterRef("pk")))
+        alive = [Run.State.QUEUED, Run.State.RUNNING]
+        runs = Step.objects.filter(
+            Q(submission=OuterRef("pk")) | Q(duel__release__submission=OuterRef("pk")), run__state__in=alive
+        )
+        return self.filter(out | closed, ~Exists(owed), ~Exists(runs), state__in=OVER)
 
     def of_team(self, team: Team | None) -> Self:
         return self.filter(team=team)
@@ -170,7 +184,7 @@ class Submission(models.Model):
         if state == State.QUEUED:
             self.ready_at = now
         if state in {State.SCORED, State.FAILED, State.WITHDRAWN, State.DISQUALIFIED}:
-            self.ended_at = self.ended_at or now
+            self.ended_at = now
         if state in {State.FAILED, State.WITHDRAWN, State.DISQUALIFIED}:
             self.active = False
             self.save(update_fields=["active"])

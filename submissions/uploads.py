@@ -3,20 +3,20 @@
 from collections.abc import Iterable
 from datetime import timedelta
 
+from django.conf import settings
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.http import UnreadablePostError
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from sandbox.retention import before
 from submissions import flow
 from submissions.models import Submission, Upload
 from submissions.states import State
 
 # The request body is on the disk before we see it: a writer that takes longer than this is dead, another may go on.
 _BUSY = timedelta(seconds=60)
-# Where nobody has continued an upload for this long, its bytes go.
-FORGOTTEN = timedelta(days=7)
 
 
 class UploadConflict(Exception):
@@ -64,13 +64,18 @@ def discard(upload: Upload) -> None:
 
 
 def discard_forgotten() -> int:
-    """Ends uploads that nobody has continued for a week; returns how many."""
-    stale = Upload.objects.filter(
-        submission__state=State.UPLOADING, updated_at__lt=timezone.now() - FORGOTTEN
-    ).select_related("submission")
+    """Ends uploads that nobody has continued for as many days as the settings say; returns how many."""
+    stale = list(forgotten().select_related("submission"))
     for upload in stale:
         give_up(upload=upload)
     return len(stale)
+
+
+def forgotten() -> QuerySet[Upload]:
+    """Uploads that nobody continues any more."""
+    waiting = Upload.objects.filter(submission__state=State.UPLOADING)
+    since = before(settings.KEEP_UPLOADS_DAYS)
+    return waiting.filter(updated_at__lt=since) if since else waiting.none()
 
 
 def _claim(upload: Upload, offset: int) -> None:

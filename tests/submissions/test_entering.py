@@ -157,7 +157,7 @@ def test_something_that_is_no_image_fails_with_a_sentence(upload: Upload) -> Non
 
 
 def test_a_dead_upload_is_forgotten_after_a_week(upload: Upload) -> None:
-    Upload.objects.update(updated_at=timezone.now() - uploads.FORGOTTEN * 2)
+    Upload.objects.update(updated_at=timezone.now() - timedelta(days=8))
     assert uploads.discard_forgotten() == 1
     assert Submission.objects.get(pk=upload.submission_id).state == State.WITHDRAWN
 
