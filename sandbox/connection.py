@@ -4,16 +4,20 @@ Over TCP both sides show certificates (see `certificates`): there is no way to a
 """
 
 import contextlib
+import errno
 import re
+import socket
+import ssl
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import docker
 import requests
 import urllib3
-from docker.errors import APIError, DockerException, NotFound
+from django.utils.translation import gettext as _
+from docker.errors import APIError, DockerException, NotFound, TLSParameterError
 from docker.tls import TLSConfig
 
 from sandbox.conf import conf
@@ -50,6 +54,41 @@ def asking(what: str) -> Iterator[None]:
         raise EngineFault(f"{what}: {error.explanation}") from error
     except (requests.RequestException, urllib3.exceptions.HTTPError, DockerException, OSError) as error:
         raise Unreachable(f"{what}: {type(error).__name__}") from error
+
+
+def why(fault: BaseException) -> str:
+    """Why an engine does not answer, as a sentence for operators."""
+    causes = list(_causes(fault))
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+        return _("The certificate that it shows is not the one that was made for this address.")
+    if any(isinstance(cause, ssl.SSLError) for cause in causes):
+        return _("It does not accept our certificate, or does not speak TLS at all.")
+    if any(isinstance(cause, TLSParameterError) for cause in causes):
+        return _("There are no certificates for it here.")
+    if any(isinstance(cause, ConnectionRefusedError) for cause in causes):
+        return _("The connection was refused: no engine listens there.")
+    if any(isinstance(cause, socket.gaierror) for cause in causes):
+        return _("Its name is not known.")
+    if any(isinstance(cause, TimeoutError | requests.Timeout) for cause in causes):
+        return _("It does not answer in time: a firewall may be in between, or the machine is down.")
+    if any(isinstance(cause, OSError) and cause.errno in _NO_WAY for cause in causes):
+        return _("There is no way to its address in the network.")
+    return _("It does not answer as an engine does: %(fault)s") % {"fault": fault}
+
+
+_NO_WAY = (errno.EHOSTUNREACH, errno.ENETUNREACH)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error with everything that it came from: libraries wrap it in different ways."""
+    waiting, seen = [error], set()
+    while waiting:
+        found = waiting.pop()
+        if id(found) not in seen:
+            seen.add(id(found))
+            yield found
+            inner = (found.__cause__, found.__context__, getattr(found, "reason", None), *found.args)
+            waiting += [cause for cause in inner if isinstance(cause, BaseException)]
 
 
 class _Client(docker.APIClient):
@@ -125,6 +164,15 @@ class Connection:
         with asking("ask the engine for its version"):
             answer = self._brief.info()
         return {name: answer.get(name) for name in INFO}
+
+
+def ignoring_gone(remove: Callable[..., Any], name: str, **options: Any) -> None:
+    """Removes or stops something. That it is gone already, or just going, is no error."""
+    try:
+        remove(name, **options)
+    except APIError as error:
+        if error.status_code not in (404, 409):  # 409: not running, or somebody else is removing it right now
+            raise
 
 
 def guarded(stream: Iterable[bytes], what: str) -> Iterator[bytes]:

@@ -6,18 +6,18 @@ and whatever goes wrong on the way is an `EngineFault`: a fault of the platform,
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import requests
-from docker.errors import APIError, DockerException
+from docker.errors import DockerException
 
 from sandbox import holder, walls
 from sandbox.conf import conf
-from sandbox.connection import INSTALLATION, EngineFault, NotThere, Unreachable, asking, guarded, ours
+from sandbox.connection import INSTALLATION, EngineFault, NotThere, Unreachable, asking, guarded, ignoring_gone, ours
 from sandbox.engine_images import EngineImages, abbreviated
 from sandbox.reasons import Reason, Rejected, gettext_noop
 from sandbox.streams import tar_of
@@ -140,7 +140,7 @@ class Engine(EngineImages):
                 ended = self.wait(container, seconds)
                 seen = client.inspect_container(container)
             finally:
-                _ignoring_gone(client.remove_container, container, force=True, v=True)
+                ignoring_gone(client.remove_container, container, force=True, v=True)
         warnings = [str(warning) for warning in created.get("Warnings") or ()]
         return Trial(warnings, seen, int(seen["State"]["ExitCode"]) if ended else None)
 
@@ -178,7 +178,7 @@ class Engine(EngineImages):
     def kill(self, container: str) -> None:
         """Stops it at once. One that is not running is left alone."""
         with asking("stop the container"):
-            _ignoring_gone(self._client.kill, container)
+            ignoring_gone(self._client.kill, container)
 
     def ending(self, container: str) -> Ending:
         """How it ended. Raises EngineFault if it has not."""
@@ -222,9 +222,9 @@ class Engine(EngineImages):
         """Removes them, running or not. What is gone already, or just going, is no error."""
         with asking("remove leftovers"):
             for container in containers:
-                _ignoring_gone(self._client.remove_container, container, force=True, v=True)
+                ignoring_gone(self._client.remove_container, container, force=True, v=True)
             for volume in volumes:
-                _ignoring_gone(self._client.remove_volume, volume, force=True)
+                ignoring_gone(self._client.remove_volume, volume, force=True)
 
     def remove_holder(self, holder_id: str) -> None:
         """Removes a holder with its volumes, and every container that uses them."""
@@ -246,14 +246,6 @@ _CANNOT_START = gettext_noop(
 def _is_the_images_fault(fault: EngineFault) -> bool:
     text = str(fault)
     return "OCI runtime" in text and any(word in text for word in ("not a directory", "cwd", "working directory"))
-
-
-def _ignoring_gone(remove: Callable[..., Any], name: str, **options: Any) -> None:
-    try:
-        remove(name, **options)
-    except APIError as error:
-        if error.status_code not in (404, 409):  # 409: not running, or somebody else is removing it right now
-            raise
 
 
 def _instant(text: str) -> datetime:

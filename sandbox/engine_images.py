@@ -11,7 +11,7 @@ from docker.errors import NotFound
 
 from sandbox import holder
 from sandbox.conf import conf
-from sandbox.connection import Connection, EngineFault, NotThere, asking, ours
+from sandbox.connection import Connection, EngineFault, NotThere, asking, ignoring_gone, ours
 from sandbox.reasons import Reason, Rejected, gettext_noop
 from sandbox.zygote import OUR_TROUBLES
 
@@ -64,6 +64,14 @@ class EngineImages(Connection):
             names = [name for image in self._client.images(name=f"{self.prefix}/*") for name in image["RepoTags"] or ()]
         kept = re.compile(rf"{re.escape(self.prefix)}/([0-9a-f]{{12}}):run")
         return {match[1] for name in names if (match := kept.fullmatch(name))}
+
+    def remove_all_images(self) -> None:
+        """Takes every image with a private name of ours off the engine, the holder's too."""
+        self.forget_holder()
+        with asking("remove the images"):
+            for image in self._client.images(name=f"{self.prefix}/*"):
+                for name in image["RepoTags"] or ():
+                    ignoring_gone(self._client.remove_image, name)
 
     def holder_image(self) -> str:
         """The id of the holder's image, which is imported when the engine does not have it."""

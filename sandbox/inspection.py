@@ -2,16 +2,21 @@
 
 import json
 import time
+from datetime import timedelta
 from typing import Any
 
 import structlog
+from django.utils import timezone
 
 from sandbox import offers, selftest
 from sandbox.conf import conf
+from sandbox.connection import why
 from sandbox.engine import Engine, EngineFault
 from sandbox.hosts import engine_of
 from sandbox.models import Host
 from sandbox.offers import Offer
+
+AVOID = timedelta(seconds=90)  # until after the next round
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +45,27 @@ def _confirmed(engine: Engine, info: dict[str, Any]) -> Offer:
         _tested[engine.url] = (time.monotonic(), said, offer)
         log.info("host.tested", url=engine.url, walls=offer.walls, complaints=offer.complaints)
     return offer
+
+
+def heartbeat(host: Host) -> EngineFault | None:
+    """Asks a host how it is, and notes the answer, or the silence, which it returns.
+
+    One that is joining takes runs from now on, if it is sound. One that does not answer takes none until after the
+    next round.
+    """
+    now = timezone.now()
+    row = Host.objects.filter(pk=host.pk)
+    try:
+        fields = look(engine_of(host))
+    except EngineFault as fault:
+        if not host.joining:
+            log.warning("host.fault", host=host.name, fault=str(fault))
+        row.update(avoid_until=now + AVOID, complaint=why(fault))
+        return fault
+    if host.joining and offers.STANDARD in fields["walls"]:
+        row.filter(state=Host.State.CORDONED).update(state=Host.State.ACTIVE)
+    row.update(heartbeat=now, avoid_until=None, **fields)
+    return None
 
 
 def note(host: Host) -> bool:

@@ -98,8 +98,7 @@ def _due(hopeless: Q) -> list[Run]:
 
 def _free_slots() -> QuerySet[Slot]:
     """Slots of hosts that take new runs now."""
-    usable = Slot.objects.filter(run=None, host__state=Host.State.ACTIVE)
-    return usable.exclude(host__avoid_until__gt=timezone.now())
+    return Slot.objects.filter(run=None, host__in=Host.objects.usable(timezone.now()))
 
 
 def _take(run: Run, worker: str) -> bool:

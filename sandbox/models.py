@@ -1,7 +1,7 @@
 """What the sandbox knows: images, hosts with their slots and GPUs, and runs."""
 
 import uuid
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -9,7 +9,7 @@ from django.db import models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from sandbox.conf import private_root, scratch_root
+from sandbox.conf import conf, private_root, scratch_root
 from sandbox.limits import Limits
 from sandbox.reasons import Reason
 
@@ -54,6 +54,17 @@ class Image(models.Model):
         return dict(self.config.get("labels", {}))
 
 
+class HostQuerySet(models.QuerySet["Host"]):
+    def asked(self) -> Self:
+        """All that are still asked how they are."""
+        return self.exclude(state=Host.State.RETIRED)
+
+    def usable(self, now: datetime) -> Self:
+        """Those that take new runs: active, not silent, and not unheard of for so long that the reaper may be dead."""
+        overdue = now - timedelta(seconds=conf().overdue_seconds)
+        return self.filter(state=Host.State.ACTIVE).exclude(avoid_until__gt=now).exclude(heartbeat__lt=overdue)
+
+
 class Host(models.Model):
     """A Docker Engine that runs containers for us, and nothing else."""
 
@@ -74,6 +85,8 @@ class Host(models.Model):
     complaint = models.TextField(_("what is wrong"), blank=True)
     image_room_gb = models.PositiveIntegerField(_("room for images in GB"), default=100)
 
+    objects = HostQuerySet.as_manager()
+
     class Meta:
         verbose_name = _("host")
         verbose_name_plural = _("hosts")
@@ -81,6 +94,11 @@ class Host(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def joining(self) -> bool:
+        """Whether it waits for its first answer. Until then nothing but a socket of this machine can be relied on."""
+        return self.state == self.State.CORDONED and self.heartbeat is None and not self.url.startswith("unix:")
 
 
 class RunQuerySet(models.QuerySet["Run"]):

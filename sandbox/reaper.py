@@ -4,49 +4,75 @@ It touches only what carries this installation's label.
 """
 
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
 from sandbox import housekeeping, inspection, leases
 from sandbox.conf import conf
 from sandbox.engine import ATTEMPT, BORN, HOLDER, RUN, WORKER, Engine, EngineFault, abbreviated
 from sandbox.hosts import engine_of
-from sandbox.models import Gpu, Host, Image, Run, Slot
+from sandbox.models import Copy, Gpu, Host, Image, Run, Slot
 from sandbox.wakeups import wake_workers
 from sandbox.workers import worker_is_gone
 
 log = structlog.get_logger(__name__)
+T = TypeVar("T")
 
-AVOID = timedelta(seconds=90)  # until after the next round
+AT_ONCE = 16  # hosts that are visited side by side
 MARGIN_SECONDS = 3600  # a chamber may wait for a large image to be loaded before it has a run's container
 
 
 def sweep() -> None:
-    """One round over all hosts, the books and the working files."""
-    for host in Host.objects.all():
-        sweep_host(host)
+    """One round over the books, all hosts side by side, and the working files."""
     free_forgotten()
-    wake_workers()
+    hosts = list(Host.objects.asked())
+    answers = list(_side_by_side(inspection.heartbeat, hosts))
+    wake_workers()  # as soon as it is known who answers
+    list(_side_by_side(clean, [host for host, fault in zip(hosts, answers, strict=True) if fault is None]))
     housekeeping.sweep_files()
     housekeeping.sweep_images()
 
 
-def sweep_host(host: Host) -> None:
-    """Notes whether the engine answers, and removes leftovers from it."""
-    engine = engine_of(host)
+def _side_by_side(visit: Callable[[Host], T], hosts: list[Host]) -> Iterator[T]:
+    """Visits hosts in threads, so that a slow one holds nobody up."""
+
+    def visit_and_leave(host: Host) -> T:
+        try:
+            return visit(host)
+        finally:
+            engine_of(host).hang_up()
+            connection.close()
+
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="reaper") as pool:
+        yield from pool.map(visit_and_leave, hosts)
+
+
+def clean(host: Host) -> None:
+    """Removes leftovers from a host that answers; everything, if it is to be empty."""
+    host.refresh_from_db()
+    leaving = host.state in (Host.State.DRAINING, Host.State.DRAINED)
     try:
-        fields = inspection.look(engine)
-        sweep_engine(engine)
-        sweep_loaded_images(engine)
+        if leaving and not Run.objects.running().filter(host=host).exists():
+            empty(engine_of(host))
+            Copy.objects.filter(host=host).delete()
+            Host.objects.filter(pk=host.pk, state=Host.State.DRAINING).update(state=Host.State.DRAINED)
+        else:
+            sweep_engine(engine_of(host))
+            sweep_loaded_images(engine_of(host))
     except EngineFault as fault:
         log.warning("host.fault", host=host.name, fault=str(fault))
-        Host.objects.filter(pk=host.pk).update(avoid_until=timezone.now() + AVOID)
-    else:
-        Host.objects.filter(pk=host.pk).update(heartbeat=timezone.now(), avoid_until=None, **fields)
+
+
+def empty(engine: Engine) -> None:
+    """Removes all containers, volumes and images of this installation. Nothing of it may run there. EngineFault."""
+    sweep_engine(engine, everything=True)
+    engine.remove_all_images()
 
 
 def sweep_engine(engine: Engine, *, everything: bool = False) -> None:
@@ -97,7 +123,7 @@ def free_forgotten() -> None:
 def remove_everything() -> dict[str, Any]:
     """Removes every container and volume of this installation from all hosts, for shutting down; returns the faults."""
     faults: dict[str, Any] = {}
-    for host in Host.objects.all():
+    for host in Host.objects.asked():
         try:
             sweep_engine(engine_of(host), everything=True)
         except EngineFault as fault:

@@ -11,12 +11,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from sandbox import holder, walls
-from sandbox.chambers import worker_name
 from sandbox.conf import conf
 from sandbox.connection import EngineFault, Unreachable
 from sandbox.engine import Engine, Trial
 from sandbox.limits import Limits
 from sandbox.offers import Offer, Wall
+from sandbox.workers import worker_name
 
 SECONDS = 30  # the probe ends at once; this is how long a busy host may take to start it
 _LIMITS = Limits(seconds=SECONDS, memory_mb=64, output_mb=1, pids=64)

@@ -1,0 +1,36 @@
+#!/bin/sh
+# Takes the run host off this machine: ends its engine with all containers, and removes the folder. Run as root.
+set -u
+NAME=@NAME@
+FOLDER=@FOLDER@
+UNIT="anomed-host-$NAME"
+
+[ -f "$FOLDER/start-engine" ] || { echo "There is no run host in $FOLDER."; exit 0; }
+if [ -d /run/systemd/system ]; then
+    systemctl disable --quiet --now "$UNIT.service" "$UNIT-containerd.service"
+    rm -f "/etc/systemd/system/$UNIT.service" "/etc/systemd/system/$UNIT-containerd.service"
+    systemctl daemon-reload
+fi
+# the engine and containerd, then what still runs from the folder: keepers of containers, and the containers themselves
+ours() {
+    for process in /proc/[0-9]*; do
+        [ "${process#/proc/}" = "$$" ] && continue
+        if tr '\0' '\n' < "$process/cmdline" 2>/dev/null | grep -qF "$FOLDER/" ||
+            awk '$5 == "/"' "$process/mountinfo" 2>/dev/null | grep -qF "upperdir=$FOLDER/"; then
+            echo "${process#/proc/}"
+        fi
+    done
+}
+tries=0
+for process in $(ours); do kill "$process" 2>/dev/null; done
+while [ -n "$(ours)" ]; do
+    tries=$((tries + 1))
+    [ "$tries" -le 40 ] || { echo "Something goes on running from $FOLDER." >&2; exit 1; }
+    [ "$tries" -le 10 ] || for process in $(ours); do kill -KILL "$process" 2>/dev/null; done
+    sleep 0.5
+done
+awk -v folder="$FOLDER/" 'index($2, folder) == 1 { print $2 }' /proc/mounts | sort -r | while read -r mount; do
+    umount -l "$mount"
+done
+rm -rf "$FOLDER"
+echo "The run host $NAME has left this machine."
