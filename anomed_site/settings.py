@@ -135,6 +135,7 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": str(VAR / "cache")}}
 _mail_url = env.str("EMAIL_URL", default="")
+EMAIL_TIMEOUT = 20  # seconds; a mail server that hangs must not keep anybody waiting
 if _mail_url:
     vars().update(environ.Env.email_url_config(_mail_url))
 else:
@@ -255,6 +256,10 @@ SANDBOX = {
     "keep_logs_days": env.int("ANOMED_KEEP_LOGS_DAYS", default=90),
     "keep_results_days": env.int("ANOMED_KEEP_RESULTS_DAYS", default=7),
     "keep_images_days": env.int("ANOMED_KEEP_IMAGES_DAYS", default=90),
+    "alarm_disk_low_percent": env.float("ANOMED_ALARM_DISK_LOW", default=15),
+    "alarm_disk_full_percent": env.float("ANOMED_ALARM_DISK_FULL", default=5),
+    "alarm_host_minutes": env.float("ANOMED_ALARM_HOST_MINUTES", default=5),
+    "alarm_wait_minutes": env.float("ANOMED_ALARM_WAIT_MINUTES", default=10),
 }
 KEEP_RELEASES_DAYS = env.int("ANOMED_KEEP_RELEASES_DAYS", default=90)
 KEEP_UPLOADS_DAYS = env.int("ANOMED_KEEP_UPLOADS_DAYS", default=7)
@@ -270,6 +275,8 @@ ISOLATION_PRELOAD = ["challenges.scenarios.registry", "sandbox.images"]
 
 # -- watching: without a token there are no metrics
 METRICS_TOKEN = env.str("ANOMED_METRICS_TOKEN", default="")
+OPERATORS = env.list("ANOMED_OPERATORS", default=[])  # not ADMINS, whom Django mails the messages of all errors
+ALARM_CHALLENGE_GB = env.int("ANOMED_ALARM_CHALLENGE_GB", default=200)
 
 # -- API
 REST_FRAMEWORK = {

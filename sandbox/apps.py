@@ -23,19 +23,20 @@ class SandboxConfig(AppConfig):
 
 
 def schedule_sweeps(using: str, **kwargs: Any) -> None:
-    """Sees to it that the reaper comes by each minute, and retention each day."""
+    """Sees to it that reaper and alarms come by each minute, and retention each day."""
     from django_q.models import Schedule  # models cannot be imported before the apps are ready
 
-    Schedule.objects.using(using).update_or_create(
-        name="sandbox.sweep",
-        defaults={
-            "func": "sandbox.tasks.sweep",
-            "schedule_type": Schedule.MINUTES,
-            "minutes": 1,
-            "repeats": -1,
-            "cluster": "web",
-        },
-    )
+    for name in ("sweep", "look"):
+        Schedule.objects.using(using).update_or_create(
+            name=f"sandbox.{name}",
+            defaults={
+                "func": f"sandbox.tasks.{name}",
+                "schedule_type": Schedule.MINUTES,
+                "minutes": 1,
+                "repeats": -1,
+                "cluster": "web",
+            },
+        )
     Schedule.objects.using(using).update_or_create(
         name="sandbox.clean",
         defaults={"func": "sandbox.tasks.clean", "schedule_type": Schedule.DAILY, "repeats": -1, "cluster": "web"},

@@ -43,6 +43,10 @@ class Conf:
     keep_logs_days: int = 90  # after the end of the run; 0: for ever. So for all that is kept
     keep_results_days: int = 7  # whatever a later step reads stays longer
     keep_images_days: int = 90  # after its last run, and after the last entry with it is over
+    alarm_disk_low_percent: float = 15  # free space of the private folder's disk, below which operators are told
+    alarm_disk_full_percent: float = 5
+    alarm_host_minutes: float = 5  # without an answer
+    alarm_wait_minutes: float = 10  # of due runs, though slots are free and no worker takes up any run
 
 
 def conf() -> Conf:

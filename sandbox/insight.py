@@ -12,6 +12,7 @@ from typing import Any
 
 from django.db.models import Case, Count, Min, Sum, Value, When
 from django.utils import timezone
+from django_q.models import Schedule
 
 from sandbox.conf import private_root
 from sandbox.models import Copy, Gpu, Host, Run, Slot
@@ -173,3 +174,11 @@ def disk() -> Disk:
     """How full the disk is that holds uploads, images and results."""
     usage = shutil.disk_usage(private_root())
     return Disk(total=usage.total, free=usage.free)
+
+
+def overdue_seconds() -> float:
+    """How late the background work's own clock is, by the most overdue of its rounds; near 0 while it lives."""
+    due = Schedule.objects.filter(name__in=("sandbox.sweep", "sandbox.look")).aggregate(Min("next_run"))[
+        "next_run__min"
+    ]
+    return max(0.0, (timezone.now() - due).total_seconds()) if due else 0.0

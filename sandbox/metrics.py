@@ -112,4 +112,9 @@ def _disk() -> Iterator[Metric]:
 
 
 def _alarms() -> Iterator[Metric]:
+    yield _gauge(
+        "anomed_rounds_overdue_seconds",
+        "How late the minute's rounds of the background work are; grows when the cluster hangs.",
+        insight.overdue_seconds(),
+    )
     yield _gauge("anomed_alarms_open", "Alarms that are not over.", Alarm.objects.filter(cleared_at=None).count())

@@ -285,6 +285,7 @@ class Alarm(models.Model):
     subject = models.CharField(_("subject"), max_length=100, blank=True)
     sentence = models.TextField(_("what is wrong"))
     raised_at = models.DateTimeField(_("raised"), default=timezone.now)
+    seen_at = models.DateTimeField(_("last seen"), default=timezone.now)
     cleared_at = models.DateTimeField(_("over since"), null=True, blank=True)
 
     class Meta:

@@ -45,3 +45,10 @@ def clean() -> None:
     from sandbox import retention  # as above
 
     retention.sweep()
+
+
+def look() -> None:
+    """The look for alarms, apart from the reaper's round: an engine that does not answer must not keep it waiting."""
+    from sandbox import alarms  # as above
+
+    alarms.look()

@@ -11,6 +11,7 @@ import pytest
 from django.conf import settings as django_settings
 from django.test import Client
 from django.utils import timezone
+from django_q.models import Schedule
 from prometheus_client.parser import text_string_to_metric_families
 
 from anomed_site import metrics
@@ -81,6 +82,9 @@ class TestSandbox:
         assert found[at("anomed_runs_ended_total", outcome="succeeded")] == 0
         assert found[at("anomed_run_seconds_bucket", outcome="timeout", le="+Inf")] == 0
         assert found[at("anomed_leases_lost_total")] == 0
+        assert found[at("anomed_rounds_overdue_seconds")] < 3600
+        Schedule.objects.filter(name="sandbox.look").update(next_run=timezone.now() - timedelta(hours=2))
+        assert scrape()[at("anomed_rounds_overdue_seconds")] >= 7200
         assert 0 < found[at("anomed_disk_free_bytes")] <= found[at("anomed_disk_bytes")]
 
     def test_queue(self, scrape: Callable[[], Samples], image: Image) -> None:
@@ -190,5 +194,5 @@ def test_the_number_of_questions_does_not_grow(
         Gpu.objects.create(host=host, uuid=f"GPU-{number}", memory_mb=1)
         make_run(image, priority=number)
         make_run(image, state="failed", reason="crashed", seconds=number)
-    with django_assert_num_queries(13):
+    with django_assert_num_queries(14):
         client.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
