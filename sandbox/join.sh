@@ -39,10 +39,12 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 END
 cat > "$FOLDER/start-containerd" <<END
 #!/bin/sh
+umask 022  # mount points in containers are made with it, and must be passable for nobody
 exec containerd --config "$FOLDER/containerd.toml"
 END
 cat > "$FOLDER/start-engine" <<END
 #!/bin/sh
+umask 022
 exec dockerd --config-file="$FOLDER/daemon.json" --host="tcp://$ADDRESS" --tlsverify \\
     --tlscacert="$FOLDER/certificates/ca.pem" --tlscert="$FOLDER/certificates/cert.pem" \\
     --tlskey="$FOLDER/certificates/key.pem" --data-root="$FOLDER/data" --exec-root="$FOLDER/run/engine" \\
