@@ -14,9 +14,9 @@ OUTPUT = "/output"
 NOBODY = "65534:65534"  # with the group: otherwise the image's own /etc/group would add more
 MEGABYTE = 1 << 20
 # gVisor's kernel is a process in the container's own cgroup, where its threads and its memory count. Measured with
-# release 20221219 on ptrace: 57 threads and 14 MB for one idle program, about 8 threads for each further process. At
+# release 20221219 on ptrace: 57 threads and 14 MB for one idle program, up to 10 threads for each further process. At
 # its limit of threads that kernel falls, and the whole container with it.
-GVISOR_THREADS, GVISOR_THREADS_EACH = 128, 8
+GVISOR_THREADS, GVISOR_THREADS_EACH = 128, 12
 GVISOR_MEMORY_MB = 32
 OUTPUT_SLACK_MB = 4  # /output is this much larger than allowed, so that a full one can be told from one just filled
 

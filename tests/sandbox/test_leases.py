@@ -103,6 +103,23 @@ class TestOrder:
         Host.objects.update(state=Host.State.DRAINING)
         assert leases.claim("me") is None
 
+    def test_runs_that_no_host_can_take_keep_nobody_waiting(self, host, waiting):
+        """However many they are: more than are looked at in one go."""
+        for _ in range(2 * leases.CANDIDATES + 1):
+            waiting(walls=["userns"], priority=10)
+        behind = waiting()
+        assert leases.claim("me") == behind
+        assert leases.claim("me") is None
+        Host.objects.update(walls=["standard", "userns"])
+        assert leases.claim("me").walls == ["userns"]
+
+    def test_host_without_a_standard_protection_takes_no_private_run(self, host, waiting):
+        Host.objects.update(walls=["gvisor", "userns"])
+        waiting(walls=["gvisor"])
+        public = waiting(private=False, walls=["gvisor"])
+        assert leases.claim("me") == public
+        assert leases.claim("me") is None
+
     def test_gpus_are_leased_with_the_run(self, host, waiting):
         small = Gpu.objects.create(host=host, uuid="GPU-small", memory_mb=8000)
         large = Gpu.objects.create(host=host, uuid="GPU-large", memory_mb=40000)
