@@ -23,16 +23,16 @@ class SandboxConfig(AppConfig):
 
 
 def schedule_sweeps(using: str, **kwargs: Any) -> None:
-    """Sees to it that reaper and alarms come by each minute, and retention each day."""
+    """Sees to it that reaper and alarms come by each minute, a look for GPUs every five, and retention each day."""
     from django_q.models import Schedule  # models cannot be imported before the apps are ready
 
-    for name in ("sweep", "look"):
+    for name, minutes in (("sweep", 1), ("look", 1), ("look_at_gpus", 5)):
         Schedule.objects.using(using).update_or_create(
             name=f"sandbox.{name}",
             defaults={
                 "func": f"sandbox.tasks.{name}",
                 "schedule_type": Schedule.MINUTES,
-                "minutes": 1,
+                "minutes": minutes,
                 "repeats": -1,
                 "cluster": "web",
             },

@@ -30,6 +30,8 @@ class Conf:
     log_bytes: int = 1 << 20
     tmp_mb: int = 64
     inodes: int = 1000
+    gpu_hosts: tuple[str, ...] = ()  # names of hosts that should have GPUs: they complain when they show none
+    gpu_probe_image: str = ""  # name of the base image that looks for GPUs, with glibc; else the smallest one
     max_image_bytes: int = 20 * 10**9  # unpacked
     max_archive_bytes: int = 10 * 10**9  # as uploaded
     disk_reserve_bytes: int = 5 * 10**9  # no image is unpacked into the last of the disk: runs and the database go on

@@ -27,7 +27,7 @@ INSTALLATION = "anomed.installation"
 INFO = (
     "ServerVersion", "KernelVersion", "OperatingSystem", "OSType", "Architecture", "NCPU", "MemTotal", "Driver",
     "CgroupDriver", "CgroupVersion", "MemoryLimit", "SwapLimit", "PidsLimit", "CpuCfsQuota", "SecurityOptions",
-    "Runtimes", "DefaultRuntime", "Warnings",
+    "Runtimes", "DefaultRuntime", "CDISpecDirs", "DiscoveredDevices", "Warnings",
 )  # fmt: skip
 
 

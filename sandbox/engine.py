@@ -121,10 +121,13 @@ class Engine(EngineImages):
 
     # -- containers
 
-    def create(self, config: dict[str, Any], labels: dict[str, str]) -> str:
-        """Creates, without starting it, a container that carries these labels; returns its id."""
+    def create(self, config: dict[str, Any], labels: dict[str, str], name: str = "") -> str:
+        """Creates, without starting it, a container that carries these labels; returns its id.
+
+        Unless it gets a name it has that of its run and attempt, which no other can have.
+        """
         with asking("create the container"):
-            name = f"{self.prefix}-{labels[RUN]}-{labels[ATTEMPT]}"
+            name = f"{self.prefix}-{name or f'{labels[RUN]}-{labels[ATTEMPT]}'}"
             config = {**config, "Labels": self._labels(**labels)}
             return str(self._client.create_container_from_config(config, name=name)["Id"])
 

@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from django.utils import timezone
 
-from sandbox import offers, selftest
+from sandbox import gpus, offers, selftest, tasks
 from sandbox.conf import conf
 from sandbox.connection import why
 from sandbox.engine import Engine, EngineFault
@@ -24,15 +24,17 @@ TRUST_SECONDS = 3600  # a self-test is done again after this, when the engine sa
 _tested: dict[str, tuple[float, str, Offer]] = {}  # by address, for each process: when, what it said, what it offers
 
 
-def look(engine: Engine) -> dict[str, Any]:
-    """What the engine says and offers, as fields of a `Host`. Raises EngineFault."""
+def look(host: Host) -> dict[str, Any]:
+    """What the host's engine says and offers, and what is wrong, as fields of the row. Raises EngineFault."""
+    engine = engine_of(host)
     try:
         info = engine.info()
         offer = _confirmed(engine, info)
     except EngineFault:
         _tested.pop(engine.url, None)
         raise
-    return {"engine": info, "walls": offer.walls, "complaint": "\n".join(offer.complaints)}
+    complaints = [*offer.complaints, *gpus.complaints(host)]
+    return {"engine": info, "walls": offer.walls, "complaint": "\n".join(complaints)}
 
 
 def _confirmed(engine: Engine, info: dict[str, Any]) -> Offer:
@@ -56,7 +58,7 @@ def heartbeat(host: Host) -> EngineFault | None:
     now = timezone.now()
     row = Host.objects.filter(pk=host.pk)
     try:
-        fields = look(engine_of(host))
+        fields = look(host)
     except EngineFault as fault:
         if not host.joining:
             log.warning("host.fault", host=host.name, fault=str(fault))
@@ -65,13 +67,15 @@ def heartbeat(host: Host) -> EngineFault | None:
     if host.joining and offers.STANDARD in fields["walls"]:
         row.filter(state=Host.State.CORDONED).update(state=Host.State.ACTIVE)
     row.update(heartbeat=now, avoid_until=None, **fields)
+    if gpus.is_news(host, fields["engine"]):
+        tasks.send_look_at_gpus(host.pk)
     return None
 
 
 def note(host: Host) -> bool:
     """Notes now what a host offers; False if its engine does not answer. Until then it takes no private run."""
     try:
-        fields = look(engine_of(host))
+        fields = look(host)
     except EngineFault as fault:
         log.warning("host.fault", host=host.name, fault=str(fault))
         return False

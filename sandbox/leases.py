@@ -147,7 +147,7 @@ def _place(run: Run) -> Host | None:
 
     GPUs fit best that have enough memory and the least of it. A host that lacks a wall of the run does not fit at all.
     """
-    walls = offers.demanded(run.walls, private=run.private)
+    walls = offers.demanded(run.walls, private=run.private, gpus=run.gpus)
     hosts = Host.objects.filter(slots__in=_free_slots()).annotate(free=Count("slots")).order_by("-free", "pk")
     places = ((host, _fitting_gpus(host, run.wants)) for host in hosts if walls <= set(host.walls))
     fitting = [(host, gpus) for host, gpus in places if len(gpus) == run.wants.gpus]

@@ -10,8 +10,10 @@ from django.db.models import TextChoices
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from sandbox import devices
 from sandbox.conf import conf
 
+GVISOR_GPUS = "gvisor-gpus"  # beside the catalogue: what a run with GPUs needs that demands gVisor
 STANDARD = "standard"  # beside the catalogue: every protection that each run on private data must have
 
 
@@ -58,6 +60,8 @@ def inspect(info: dict[str, Any]) -> Offer:
     walls = [] if complaints else [STANDARD]
     if conf().gvisor_runtime in (info.get("Runtimes") or {}):
         walls.append(Wall.GVISOR.value)
+        if devices.passes_gvisor(info, conf().gvisor_runtime):
+            walls.append(GVISOR_GPUS)
     if "userns" in options or "rootless" in options:
         walls.append(Wall.USERNS.value)
     return Offer(walls, complaints)
@@ -78,6 +82,7 @@ def _security(info: dict[str, Any]) -> set[str]:
     return {option.partition(",")[0].removeprefix("name=") for option in info.get("SecurityOptions") or ()}
 
 
-def demanded(run_walls: list[str], *, private: bool) -> set[str]:
+def demanded(run_walls: list[str], *, private: bool, gpus: int = 0) -> set[str]:
     """The walls that a host must offer to take such a run."""
-    return {*run_walls, STANDARD} if private else set(run_walls)
+    through_gvisor = {GVISOR_GPUS} if gpus and Wall.GVISOR in run_walls else set()
+    return {*run_walls, *({STANDARD} if private else ()), *through_gvisor}

@@ -13,7 +13,7 @@ import structlog
 from django.db import connection, transaction
 from django.utils import timezone
 
-from sandbox import housekeeping, inspection, leases
+from sandbox import hopeless, housekeeping, inspection, leases
 from sandbox.conf import conf
 from sandbox.engine import ATTEMPT, BORN, HOLDER, RUN, WORKER, Engine, EngineFault, abbreviated
 from sandbox.hosts import engine_of
@@ -33,6 +33,7 @@ def sweep() -> None:
     free_forgotten()
     hosts = list(Host.objects.asked())
     answers = list(_side_by_side(inspection.heartbeat, hosts))
+    hopeless.note()
     wake_workers()  # as soon as it is known who answers
     list(_side_by_side(clean, [host for host, fault in zip(hosts, answers, strict=True) if fault is None]))
     housekeeping.sweep_files()

@@ -52,3 +52,15 @@ def look() -> None:
     from sandbox import alarms  # as above
 
     alarms.look()
+
+
+def send_look_at_gpus(host: int) -> None:
+    """Has the host with that key asked for its GPUs soon."""
+    async_task("sandbox.tasks.look_at_gpus", host, cluster="web")
+
+
+def look_at_gpus(host: int | None = None) -> None:
+    """Asks one host, or all of them, for their GPUs."""
+    from sandbox import gpus  # as above
+
+    gpus.look_at_all(host)

@@ -42,4 +42,5 @@ def look_again() -> int:
         if engine_of(host).answers():
             back += Host.objects.filter(pk=host.pk, avoid_until=host.avoid_until).update(avoid_until=None)
             log.info("host.back", host=host.name)
+            tasks.send_look_at_gpus(host.pk)  # it may have been started anew
     return back

@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from sandbox import devices, nvidia
 from sandbox.conf import Conf
 from sandbox.limits import Limits
 from sandbox.offers import Wall
@@ -37,11 +38,12 @@ def container(
     outputs: str,
     conf: Conf,
     demanded: Collection[str] = (),
+    cdi: bool = False,
 ) -> dict[str, Any]:
     """The body of a create request for one step of a stranger's image.
 
     `inputs` and `outputs` are names of volumes, `gpus` are UUIDs leased to this run, `demanded` are
-    names of walls beyond the standard ones.
+    names of walls beyond the standard ones, `cdi` says how the engine knows GPUs.
     """
     return {
         "Image": image_id,
@@ -61,7 +63,7 @@ def container(
             "Tmpfs": {"/tmp": f"rw,noexec,nosuid,nodev,size={conf.tmp_mb}m,nr_inodes=10000,mode=1777"},  # noqa: S108
             "Ulimits": _ulimits(limits),
             "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "2"}},
-            "DeviceRequests": _devices(gpus),
+            "DeviceRequests": devices.requests(gpus, cdi=cdi),
             "Mounts": [_mount(inputs, INPUT, read_only=True), _mount(outputs, OUTPUT)],
         },
     }
@@ -85,6 +87,26 @@ def holder(*, image: str, program: str, volumes: tuple[str, ...], labels: dict[s
             "MemorySwap": 16 * MEGABYTE,
             "LogConfig": {"Type": "none", "Config": {}},
             "Mounts": [_mount(volume, path) for volume, path in zip(volumes, paths, strict=True)],
+        },
+    }
+
+
+def gpu_probe(*, image_id: str, cdi: bool, conf: Conf) -> dict[str, Any]:
+    """The body of a create request for a base image of ours that looks at all GPUs. Closed like the others."""
+    return {
+        "Image": image_id,
+        "User": NOBODY,
+        "Entrypoint": ["/bin/sh", "-c", nvidia.PROGRAM],
+        "Env": devices.environment([devices.ALL], compute=False),
+        "Healthcheck": {"Test": ["NONE"]},
+        "HostConfig": {
+            **_closed(conf),
+            "PidsLimit": 64,
+            "Memory": 256 * MEGABYTE,
+            "MemorySwap": 256 * MEGABYTE,
+            "Init": True,
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}},
+            "DeviceRequests": devices.requests([devices.ALL], cdi=cdi, compute=False),
         },
     }
 
@@ -132,7 +154,7 @@ def _second_wall(demanded: Collection[str], limits: Limits, conf: Conf) -> dict[
 
 def _environment(step: str, gpus: list[str]) -> list[str]:
     env = [f"ANOMED_STEP={step}", f"ANOMED_INPUT={INPUT}", f"ANOMED_OUTPUT={OUTPUT}", "HOME=/tmp"]
-    return env if gpus else [*env, "NVIDIA_VISIBLE_DEVICES=void"]  # an image must not be able to ask for GPUs itself
+    return [*env, *devices.environment(gpus)]
 
 
 def _ulimits(limits: Limits) -> list[dict[str, Any]]:
@@ -141,12 +163,6 @@ def _ulimits(limits: Limits) -> list[dict[str, Any]]:
         {"Name": name, "Soft": value, "Hard": value}
         for name, value in (("nofile", 1024), ("core", 0), ("fsize", file_size))
     ]
-
-
-def _devices(gpus: list[str]) -> list[dict[str, Any]]:
-    if not gpus:
-        return []
-    return [{"Driver": "nvidia", "DeviceIDs": gpus, "Capabilities": [["gpu", "compute", "utility"]]}]
 
 
 def _mount(volume: str, target: str, read_only: bool = False) -> dict[str, Any]:

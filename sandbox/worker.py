@@ -18,7 +18,7 @@ from typing import Any, Self
 import structlog
 from django.db import connection
 
-from sandbox import isolation, leases, outputs, purposes, tasks, walls
+from sandbox import devices, gpus, isolation, leases, outputs, purposes, tasks, walls
 from sandbox.chambers import Chambers, chambers, remove_run
 from sandbox.conf import conf
 from sandbox.engine import Chamber, Ending, Engine, EngineFault, NotThere, Unreachable, labels_of
@@ -215,8 +215,9 @@ class Attempt:
         facts: dict[str, Any] = {}
         with self.stage("total"), Lease(self.run, engine) as lease:
             try:
-                self._execute(engine, lease, facts)
-                verdict = self._judge()
+                with gpus.needed(self.run):
+                    self._execute(engine, lease, facts)
+                    verdict = self._judge()
             except Rejected as rejected:
                 reason, detail = rejected.reason, rejected.detail
             lease.check()
@@ -283,17 +284,20 @@ class Attempt:
 
     def _create(self, engine: Engine, chamber: Chamber, pool: Chambers) -> str:
         run = self.run
+        leased = list(run.leased_gpus.values_list("uuid", flat=True)) if run.gpus else []
+        gpus.evict(engine, leased)
         config = walls.container(
             image_id=run.image.image_id,
             step=run.step,
             limits=run.wants,
-            gpus=list(run.leased_gpus.values_list("uuid", flat=True)) if run.gpus else [],
+            gpus=leased,
             inputs=chamber.inputs,
             outputs=chamber.outputs,
             conf=conf(),
             demanded=run.walls,
+            cdi=devices.by_cdi(run.host.engine if run.host else {}),
         )
-        labels = labels_of(str(run.pk), run.attempt, pool.worker, chamber)
+        labels = labels_of(str(run.pk), run.attempt, pool.worker, chamber) | {gpus.label(gpu): "" for gpu in leased}
         try:
             return engine.create(config, labels)
         except NotThere:

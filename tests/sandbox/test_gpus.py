@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from sandbox import actions, leases, reaper
+from sandbox import actions, devices, hopeless, leases, nvidia, reaper
 from sandbox.models import Gpu, Host, Image, Run, Slot
 from sandbox.reasons import Reason
 
@@ -115,3 +115,144 @@ class TestDeadHolders:
         Run.objects.filter(pk=held.pk).update(finished_at=timezone.now() - timedelta(seconds=31))
         reaper.free_forgotten()
         assert leased(leases.claim("me")) == ["GPU-one-0"]
+
+
+class TestWaitingInVain:
+    def detail(self, run: Run) -> str:
+        hopeless.note()
+        run.refresh_from_db()
+        return run.detail
+
+    def test_more_gpus_than_any_host_has(self, make_host, waiting):
+        make_host("one", 8000)
+        make_host("other", 8000, 4000)
+        run, modest = waiting(gpus=2, memory_mb=5000), waiting(memory_mb=5000)
+        sentence = "No host can take this run: none with these walls (standard) has 2 GPUs with 5000 MB or more each."
+        assert self.detail(run) == sentence
+        assert self.detail(modest) == ""
+        make_host("third", 8000, 8000)
+        assert self.detail(run) == ""
+
+    def test_only_a_host_that_is_about_to_go_has_them(self, make_host, waiting):
+        host = make_host("one", 8000)
+        run = waiting()
+        assert self.detail(run) == ""
+        Host.objects.filter(pk=host.pk).update(state=Host.State.DRAINING)
+        assert self.detail(run).startswith("No host can take this run:")
+
+    def test_there_is_no_host(self, waiting):
+        assert self.detail(waiting(gpus=0)) == "No host can take this run: there is no host in use."
+
+    def test_they_are_lost(self, make_host, waiting):
+        make_host("one", 8000)
+        run = waiting()
+        Gpu.objects.update(lost_at=timezone.now())
+        assert "has 1 GPUs with 0 MB" in self.detail(run)
+
+    def test_gvisor_that_lets_no_gpu_through(self, make_host, waiting):
+        """The wall is never left out for the GPU's sake."""
+        make_host("one", 8000, walls=["standard", "gvisor"])
+        run = waiting(walls=["gvisor"])
+        assert leases.claim("me") is None
+        assert "gvisor, gvisor-gpus, standard" in self.detail(run)
+        Host.objects.update(walls=["standard", "gvisor", "gvisor-gpus"])
+        assert self.detail(run) == ""
+        assert leases.claim("me") == run
+
+    def test_other_details_stay(self, make_host, waiting):
+        make_host("one", 8000)
+        run = waiting(detail="EngineFault: the engine was away")
+        assert self.detail(run) == "EngineFault: the engine was away"
+
+
+GPU = "GPU-6e4f1b1c-5a0e-4f1c-9b6d-0123456789ab"
+OTHER = "GPU-7e4f1b1c-5a0e-4f1c-9b6d-0123456789ab"
+MIG = "MIG-0f0e0d0c-5a0e-4f1c-9b6d-0123456789ab"
+A100 = f"{GPU}, 40960, {{mode}}, NVIDIA A100-PCIE-40GB\n"
+LISTED = f"GPU 0: NVIDIA A100-PCIE-40GB (UUID: {GPU})\n"
+
+
+class TestWhatNvidiaSmiSays:
+    def test_whole(self):
+        other = f"{OTHER}, [N/A], [N/A], Tesla T4, the second (GB10)\n"
+        listed = LISTED + f"GPU 1: Tesla T4, the second (GB10) (UUID: {OTHER})\n"
+        output = A100.format(mode="Disabled") + other + "=\n" + listed
+        assert nvidia.devices(output.encode()) == [
+            nvidia.Device(GPU, "NVIDIA A100-PCIE-40GB", 40960),
+            nvidia.Device(OTHER, "Tesla T4, the second (GB10)", 0),
+        ]
+
+    @pytest.mark.parametrize(
+        ("profile", "memory_mb"),
+        [("1g.5gb", 5000), ("3g.20gb", 20000), ("1c.2g.10gb", 10000), ("1g.10gb+me", 10000), ("1g.24gb-me", 24000)],
+    )
+    def test_slices(self, profile, memory_mb):
+        output = A100.format(mode="Enabled") + "=\n" + LISTED + f"  MIG {profile:<14} Device  0: (UUID: {MIG})\n"
+        assert nvidia.devices(output.encode()) == [nvidia.Device(MIG, f"NVIDIA A100-PCIE-40GB {profile}", memory_mb)]
+
+    def test_slices_of_old_drivers(self):
+        old = f"MIG-{GPU}/7/0"
+        output = A100.format(mode="Enabled") + "=\n" + LISTED + f"  MIG 1g.5gb Device 0: (UUID: {old})\n"
+        assert [device.uuid for device in nvidia.devices(output.encode())] == [old]
+
+    def test_to_be_split_but_without_slices(self):
+        assert nvidia.devices((A100.format(mode="Enabled") + "=\n" + LISTED).encode()) == []
+
+    def test_none(self):
+        assert nvidia.devices(b"=\n") == []
+
+    def test_a_warning_does_no_harm(self):
+        warning = "WARNING: infoROM is corrupted at gpu 0000:3B:00.0\n"
+        output = A100.format(mode="Disabled") + warning + "=\n" + LISTED + warning
+        assert len(nvidia.devices(output.encode())) == 1
+
+    @pytest.mark.parametrize(
+        "output",
+        [
+            b"",
+            b"No devices were found\n=\n",
+            b"\xff\n=\n",
+            b"=\n=\n",
+            f"=\n{LISTED}".encode(),
+            f"{A100.format(mode='Disabled')}=\n".encode(),
+            f"{A100.format(mode='Perhaps')}=\n{LISTED}".encode(),
+            f"{A100.format(mode='Disabled') * 2}=\n{LISTED}".encode(),
+            f"{A100.format(mode='Disabled')}=\n{LISTED.replace('GPU-6', 'GPU-7')}".encode(),
+            f"=\n  MIG 1g.5gb Device 0: (UUID: {MIG})\n".encode(),
+            f"{A100.format(mode='Enabled')}=\n{LISTED}  MIG 1g.5gb Device 0: (UUID: {MIG},all)\n".encode(),
+            (A100.format(mode="Enabled") + "=\n" + LISTED + f"  MIG 1g.5gb Device 0: (UUID: {MIG})\n" * 2).encode(),
+            b"x\n" * 1000 + b"=\n",
+        ],
+    )
+    def test_nonsense(self, output):
+        with pytest.raises(nvidia.Nonsense):
+            nvidia.devices(output)
+
+
+class TestHowAnEngineKnowsThem:
+    @pytest.mark.parametrize(
+        ("info", "by_cdi"),
+        [
+            ({"ServerVersion": "20.10.24+dfsg1"}, False),
+            ({"ServerVersion": "27.1.0", "CDISpecDirs": []}, False),
+            ({"ServerVersion": "27.1.0", "CDISpecDirs": ["/etc/cdi"]}, True),
+            ({"ServerVersion": "27.1.0", "CDISpecDirs": ["/etc/cdi"], "Runtimes": {"nvidia": {}}}, False),
+            ({"ServerVersion": "28.3.0", "CDISpecDirs": ["/etc/cdi"], "DiscoveredDevices": None}, False),
+            ({"ServerVersion": "28.3.0", "DiscoveredDevices": [{"Source": "cdi", "ID": "nvidia.com/gpu=0"}]}, False),
+            ({"ServerVersion": "28.3.0", "DiscoveredDevices": [{"ID": f"nvidia.com/gpu={GPU}"}]}, True),
+            ({"ServerVersion": "29.0.0", "DiscoveredDevices": [{"ID": f"nvidia.com/gpu={MIG}"}]}, True),
+            ({}, False),
+        ],
+    )
+    def test_by_what_it_says_of_itself(self, info, by_cdi):
+        assert devices.by_cdi(info) is by_cdi
+
+    def test_all_of_them_to_look_at(self):
+        assert devices.requests([devices.ALL], cdi=False, compute=False) == [
+            {"Driver": "nvidia", "Count": -1, "Capabilities": [["gpu", "utility"]]}
+        ]
+        assert devices.requests([devices.ALL], cdi=True) == [{"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=all"]}]
+
+    def test_none(self):
+        assert devices.requests([], cdi=True) == []
+        assert devices.environment([]) == ["NVIDIA_VISIBLE_DEVICES=void"]

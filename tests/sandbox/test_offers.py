@@ -50,7 +50,21 @@ def test_gvisor_by_another_name(info, settings):
     assert offers.inspect({**info, "Runtimes": {"runsc-kvm": {}}}).walls == ["standard", "gvisor"]
 
 
+@pytest.mark.parametrize("arguments", [["--nvproxy"], ["--platform=systrap", "--nvproxy=true"], ["-nvproxy=1"]])
+def test_gvisor_that_lets_gpus_through(info, arguments):
+    runtimes = {"runsc": {"path": "runsc", "runtimeArgs": arguments}}
+    assert offers.inspect({**info, "Runtimes": runtimes}).walls == ["standard", "gvisor", "gvisor-gpus"]
+
+
+@pytest.mark.parametrize("arguments", [None, [], ["--nvproxy=false"], ["--no-nvproxy"]])
+def test_gvisor_that_keeps_gpus_out(info, arguments):
+    runtimes = {"runsc": {"path": "runsc", "runtimeArgs": arguments}}
+    assert offers.inspect({**info, "Runtimes": runtimes}).walls == ["standard", "gvisor"]
+
+
 def test_demanded():
+    assert offers.demanded(["gvisor"], private=False, gpus=2) == {"gvisor", "gvisor-gpus"}
+    assert offers.demanded([], private=False, gpus=2) == set()
     assert offers.demanded(["gvisor"], private=True) == {"gvisor", "standard"}
     assert offers.demanded([], private=False) == set()
 

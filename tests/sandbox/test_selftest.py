@@ -97,7 +97,7 @@ def test_is_done_again_when_the_engine_says_something_new(engine, host, monkeypa
     honest = engine.info()
     for info in (honest, honest, {**honest, "ServerVersion": "99.0"}):
         monkeypatch.setattr(type(engine), "info", lambda self, info=info: info)
-        inspection.look(engine)
+        inspection.look(host)
     assert len(tests) == 2
 
 

@@ -155,18 +155,23 @@ def test_options_as_the_engine_sees_them(engine, host, queue, monkeypatch):
     assert {mount["Destination"]: mount["RW"] for mount in seen["Mounts"]} == {"/input": False, "/output": True}
 
 
-def test_gpus_are_asked_for_by_their_uuid():
+@pytest.mark.parametrize("cdi", [False, True])
+def test_gpus_are_asked_for_by_their_uuid(cdi):
     """There is no GPU here: this looks at the request that an engine would get."""
     body = walls.container(
         image_id="sha256:0",
         step="fit",
         limits=Limits(gpus=1),
-        gpus=["GPU-1"],
+        gpus=["GPU-1", "MIG-2"],
         inputs="in",
         outputs="out",
         conf=conf(),
+        cdi=cdi,
     )
-    assert body["HostConfig"]["DeviceRequests"] == [
-        {"Driver": "nvidia", "DeviceIDs": ["GPU-1"], "Capabilities": [["gpu", "compute", "utility"]]}
+    by_driver = {"Driver": "nvidia", "DeviceIDs": ["GPU-1", "MIG-2"], "Capabilities": [["gpu", "compute", "utility"]]}
+    by_cdi = {"Driver": "cdi", "DeviceIDs": ["nvidia.com/gpu=GPU-1", "nvidia.com/gpu=MIG-2"]}
+    assert body["HostConfig"]["DeviceRequests"] == [by_cdi if cdi else by_driver]
+    assert [item for item in body["Env"] if item.startswith("NVIDIA_")] == [
+        "NVIDIA_VISIBLE_DEVICES=GPU-1,MIG-2",
+        "NVIDIA_DRIVER_CAPABILITIES=compute,utility",
     ]
-    assert not any(item.startswith("NVIDIA_") for item in body["Env"])

@@ -1,0 +1,291 @@
+"""Which GPUs the hosts have. A host is only a Docker Engine, so it is asked through a container of ours.
+
+That takes about a second, and GPUs come and go seldom: each host is asked every five minutes, and besides when its
+engine was away or has changed, and when a run with GPUs has come to nothing.
+"""
+
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import structlog
+from django.db import transaction
+from django.db.models import Exists, OuterRef, QuerySet
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from sandbox import devices, nvidia, walls
+from sandbox.conf import conf
+from sandbox.engine import BORN, WORKER, Engine, EngineFault, NotThere, Unreachable
+from sandbox.hosts import engine_of
+from sandbox.models import Alarm, Gpu, Host, Image, Run
+from sandbox.nvidia import Device
+from sandbox.reasons import Rejected
+from sandbox.supply import supply
+from sandbox.workers import worker_name
+
+log = structlog.get_logger(__name__)
+
+ALARM = "gpus"
+MINUTES = 5  # between two looks at a host with which all is well
+PROBE_SECONDS = 60  # eight cards that nothing keeps awake take half of it
+# the engine has no driver for GPUs, or a driver that knows none
+_NO_TOOLKIT = re.compile(
+    "could not select device driver|unresolvable CDI devices|failed to discover GPU vendor|could not find CDI"
+)
+# what an engine says of itself and its GPUs depend on
+_FACTS = ("ServerVersion", "KernelVersion", "Runtimes", "DefaultRuntime", "CDISpecDirs", "DiscoveredDevices")
+
+
+class Unusable(Exception):
+    """The host's GPUs, if it has any, cannot be given to runs: a sentence for operators says why."""
+
+
+class NoToolkit(Unusable):
+    """The engine does not know what a GPU is. Most hosts without GPUs are like this."""
+
+
+def find(host: Host) -> list[Device]:
+    """Asks the host's engine for its GPUs. Raises Unusable, or EngineFault when the engine does something else."""
+    engine = engine_of(host)
+    code, output = _probe(engine, _image())
+    if code:
+        text = _("The GPUs do not answer: `nvidia-smi` ended with status %(code)d and said: %(said)s")
+        raise Unusable(text % {"code": code, "said": ascii(output[-200:].decode("ascii", "replace").strip())[1:-1]})
+    try:
+        return nvidia.devices(output)
+    except nvidia.Nonsense as nonsense:
+        raise Unusable(_("The answer of `nvidia-smi` makes no sense: %(what)s.") % {"what": nonsense}) from nonsense
+
+
+def look(host: Host) -> str:
+    """Asks for the host's GPUs and notes what it has; returns what is wrong with them, or nothing.
+
+    Raises EngineFault, without a change, when the engine has other troubles.
+    """
+    try:
+        found = find(host)
+    except Unusable as unusable:
+        log.info("gpus.unusable", host=host.name, why=str(unusable))
+        if not _should_have_gpus(host):
+            return ""
+        return _complain(host, str(unusable), lost=_note(host, []))
+    twice = _note_elsewhere(host, found)
+    lost = _note(host, found)
+    if lost or host.gpus.exclude(lost_at=None).exists():
+        return _complain(host, _missing(host), lost=lost)
+    if twice or (not found and _should_have_gpus(host)):
+        return _complain(host, twice or _("The host should have GPUs, but shows none."), lost=[])
+    _clear(host)
+    return ""
+
+
+def look_at_all(only: int | None = None) -> None:
+    """Looks at every host, or only that one, if it is in use. One that is to be emptied is not asked, and stays so."""
+    hosts = Host.objects.filter(state__in=(Host.State.ACTIVE, Host.State.CORDONED))
+    for host in hosts if only is None else hosts.filter(pk=only):
+        try_to_look(host)
+
+
+def try_to_look(host: Host) -> None:
+    """As `look`; an engine that has other troubles is for others to complain about."""
+    try:
+        look(host)
+    except EngineFault as fault:
+        log.warning("gpus.not_asked", host=host.name, fault=str(fault))
+
+
+def is_news(host: Host, info: dict[str, Any]) -> bool:
+    """Whether the host's GPUs should be looked at now: its engine is new, was away, or is not what it was."""
+    if host.heartbeat is None or host.avoid_until is not None:
+        return True
+    return any(host.engine.get(name) != info.get(name) for name in _FACTS)
+
+
+def complaints(host: Host) -> list[str]:
+    """What is wrong with the host's GPUs, as far as anybody has looked: sentences of one line."""
+    return list(_alarms(host).values_list("sentence", flat=True))
+
+
+def forget_lost(host: Host) -> int:
+    """Takes GPUs that are missing, and that no run holds, off the books: they will not come back."""
+    return host.gpus.filter(run=None).exclude(lost_at=None).delete()[0]
+
+
+@contextmanager
+def needed(run: Run) -> Iterator[None]:
+    """Raises EngineFault if the run comes to nothing here while its host has lost one of its GPUs: it is no fault of
+    the image then. The host is looked at, so that nobody gets that GPU next.
+    """
+    try:
+        yield
+    except Unreachable:
+        raise
+    except (Rejected, EngineFault) as error:
+        lost = _lost_by(run) if run.gpus and run.host else []
+        if lost:
+            said = (
+                f" ({error})" if isinstance(error, EngineFault) else ""
+            )  # of a refusal nothing: it may quote the image
+            raise EngineFault(f"the host has lost GPUs of this run: {', '.join(lost)}{said}") from error
+        raise
+
+
+def _lost_by(run: Run) -> list[str]:
+    assert run.host is not None
+    try_to_look(run.host)
+    return list(run.leased_gpus.exclude(lost_at=None).values_list("uuid", flat=True))
+
+
+def label(uuid: str) -> str:
+    """The name of the label of a container that has this GPU; its value is empty."""
+    return f"anomed.gpu.{uuid}"
+
+
+def evict(engine: Engine, uuids: list[str]) -> None:
+    """Removes containers of ours that still have one of these GPUs, for the run that has leased them now.
+
+    The engine would give a GPU to any number of containers. One whose worker could not stop it may be left.
+    """
+    for uuid in uuids:
+        left = [container["Id"] for container in engine.containers(**{label(uuid): ""})]
+        if left:
+            log.warning("gpus.evicted", uuid=uuid, containers=len(left))
+            engine.remove(left, ())
+
+
+# The probe ------------------------------------------------------------------------------------------------------------
+
+
+def _image() -> Image:
+    """The base image that looks for GPUs."""
+    bases = Image.objects.bases()
+    name = conf().gpu_probe_image
+    image = bases.filter(name=name).first() if name else bases.order_by("size").first()
+    if image is None:
+        raise Unusable(_("No base image is there to look for GPUs with: register one with `manage.py base_image_add`."))
+    return image
+
+
+def _probe(engine: Engine, image: Image) -> tuple[int, bytes]:
+    """Runs the program that lists GPUs; returns its exit status and the end of what it said."""
+    config = walls.gpu_probe(image_id=image.image_id, cdi=devices.by_cdi(engine.info()), conf=conf())
+    labels = {WORKER: worker_name(), BORN: str(int(time.time()))}  # the reaper removes it when this process dies
+    name = f"gpus-{uuid4().hex[:16]}"
+    container = ""
+    try:
+        try:
+            container = engine.create(config, labels, name)
+        except NotThere:
+            supply(engine, image)
+            container = engine.create(config, labels, name)
+        _start(engine, container)
+        if not engine.wait(container, PROBE_SECONDS):
+            text = _("The GPUs do not answer: `nvidia-smi` was still running after %(seconds)d seconds.")
+            raise Unusable(text % {"seconds": PROBE_SECONDS})
+        with tempfile.TemporaryDirectory() as folder:
+            engine.log(container, Path(folder) / "log", nvidia.MAX_BYTES)
+            return engine.ending(container).exit_code, (Path(folder) / "log").read_bytes()
+    except Rejected as rejected:
+        raise EngineFault(f"the image that looks for GPUs: {rejected.detail}") from rejected
+    finally:
+        if container:
+            engine.remove([container], ())
+
+
+def _start(engine: Engine, container: str) -> None:
+    try:
+        engine.start(container)
+    except (Unreachable, NotThere):
+        raise
+    except EngineFault as fault:
+        if _NO_TOOLKIT.search(str(fault)):
+            raise NoToolkit(
+                _(
+                    "The engine cannot give GPUs to containers: the NVIDIA Container Toolkit is missing or not "
+                    "registered. Install it, run `nvidia-ctk runtime configure`, then restart Docker."
+                )
+            ) from fault
+        # what happened comes last in what an engine says
+        text = _("The engine cannot give GPUs to containers. It says: ...%(fault)s")
+        raise Unusable(text % {"fault": ascii(str(fault)[-200:])[1:-1]}) from fault
+
+
+# The books ------------------------------------------------------------------------------------------------------------
+
+
+def _should_have_gpus(host: Host) -> bool:
+    return host.name in conf().gpu_hosts or host.gpus.exists()
+
+
+@transaction.atomic
+def _note(host: Host, found: list[Device]) -> list[str]:
+    """Writes down what the host has now; returns the UUIDs of GPUs that have just got lost."""
+    for device in found:
+        fields = {"name": device.name, "memory_mb": device.memory_mb, "lost_at": None}
+        if not Gpu.objects.filter(uuid=device.uuid).exclude(host=host).exists():
+            Gpu.objects.update_or_create(uuid=device.uuid, host=host, defaults=fields)
+    missing = host.gpus.filter(lost_at=None).exclude(uuid__in=[device.uuid for device in found])
+    lost = list(missing.values_list("uuid", flat=True))
+    Gpu.objects.filter(uuid__in=lost).update(lost_at=timezone.now())
+    return lost
+
+
+def _note_elsewhere(host: Host, found: list[Device]) -> str:
+    """Moves cards that another host has lost to this one; what is wrong if another host has one of them still."""
+    elsewhere = Gpu.objects.filter(uuid__in=[device.uuid for device in found]).exclude(host=host)
+    elsewhere.filter(run=None).exclude(lost_at=None).update(host=host)
+    other = elsewhere.select_related("host").first()
+    if other is None:
+        return ""
+    text = _("The GPU %(uuid)s also belongs to the host %(other)s: are both the same machine? One row is enough.")
+    return text % {"uuid": other.uuid, "other": other.host.name}
+
+
+def _missing(host: Host) -> str:
+    uuids = host.gpus.exclude(lost_at=None).values_list("uuid", flat=True)
+    text = _(
+        "Missing GPUs: %(uuids)s. No run gets them. Look at `nvidia-smi` and the kernel's log on that machine; often "
+        "only a restart brings a GPU back. If it is gone for good: `manage.py host_gpus %(name)s --forget`."
+    )
+    return text % {"uuids": ", ".join(uuids), "name": host.name}
+
+
+@transaction.atomic
+def _complain(host: Host, sentence: str, *, lost: list[str]) -> str:
+    """Raises the alarm, and drains a host that has just lost GPUs unless it is the only one that takes runs."""
+    if lost:
+        log.error("gpus.lost", host=host.name, uuids=lost, sentence=sentence)
+        others = Host.objects.filter(state=Host.State.ACTIVE).exclude(pk=OuterRef("pk"))
+        active = Host.objects.filter(pk=host.pk, state=Host.State.ACTIVE)
+        if active.filter(Exists(others)).update(state=Host.State.DRAINING):
+            log.warning("host.drains", host=host.name)
+    before = complaints(host)
+    if not _alarms(host).update(sentence=sentence):
+        log.warning("gpus.complaint", host=host.name, sentence=sentence)
+        Alarm.objects.get_or_create(kind=ALARM, subject=host.name, cleared_at=None, defaults={"sentence": sentence})
+    _exchange(host, before, [sentence])
+    return sentence
+
+
+def _clear(host: Host) -> None:
+    before = complaints(host)
+    _alarms(host).update(cleared_at=timezone.now())
+    _exchange(host, before, [])
+
+
+def _alarms(host: Host) -> QuerySet[Alarm]:
+    return Alarm.objects.filter(kind=ALARM, subject=host.name, cleared_at=None)
+
+
+def _exchange(host: Host, before: list[str], now: list[str]) -> None:
+    """Puts the new sentences in the place of the old ones among all that is wrong with the host."""
+    if before != now:
+        host.refresh_from_db(fields=["complaint"])
+        others = [line for line in host.complaint.splitlines() if line not in before]
+        Host.objects.filter(pk=host.pk).update(complaint="\n".join([*others, *now]))
