@@ -8,7 +8,6 @@ import json
 from typing import Any
 
 import structlog
-from allauth.core import ratelimit
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.utils import timezone
 from django.utils.crypto import constant_time_compare
@@ -20,10 +19,18 @@ from knox.auth import TokenAuthentication
 from rest_framework.authentication import BasicAuthentication
 from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.request import Request
+from rest_framework.throttling import AnonRateThrottle
+from rest_framework.views import APIView
 
 from submissions.registry import access, conf, pushes
 
 log = structlog.get_logger("registry")
+
+
+class FailedSignIns(AnonRateThrottle):
+    """Counts together with the API's other door, by the sender's address."""
+
+    scope = "token"
 
 
 @require_safe
@@ -35,12 +42,11 @@ def token(request: HttpRequest) -> HttpResponse:
     """
     if not conf.enabled():
         return _problem(404, "UNSUPPORTED", _("This server has no registry."))
-    email, secret = _basic(request)
-    if not ratelimit.consume(request, action="login_failed", key=email, dry_run=True):
-        return _problem(429, "TOOMANYREQUESTS", _("Too many attempts to sign in failed. Try again later."))
-    user = _who(email, secret)
+    user = _who(*_basic(request))
     if user is None:
-        ratelimit.consume(request, action="login_failed", key=email)
+        # Only failures count: a long push asks again and again, and others' guesses must not stop it.
+        if not FailedSignIns().allow_request(Request(request), APIView()):
+            return _problem(429, "TOOMANYREQUESTS", _("Too many attempts to sign in failed. Try again later."))
         return _problem(
             401,
             "UNAUTHORIZED",

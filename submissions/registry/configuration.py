@@ -26,7 +26,7 @@ def write() -> str:
 def _configuration() -> dict[str, Any]:
     """https://distribution.github.io/distribution/about/configuration/ (JSON is YAML).
 
-    What is left out is closed by default in 2.8: manifests of schema 1, and layers that name addresses elsewhere.
+    What is left out is closed by default in 2.8: manifests of schema 1, and most layers that name addresses elsewhere.
     """
     return {
         "version": "0.1",

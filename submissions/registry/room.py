@@ -38,7 +38,7 @@ def drop_uploads() -> None:
 
 def drop_empty_repositories() -> None:
     """Removes the folders of repositories without a manifest. Only while the registry is stopped."""
-    for manifests in _repositories().rglob("_manifests"):
+    for manifests in list(_repositories().rglob("_manifests")):
         if not any(manifests.glob("revisions/sha256/*/link")):
             shutil.rmtree(manifests.parent, ignore_errors=True)
 

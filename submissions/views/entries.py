@@ -30,6 +30,7 @@ from submissions.views.common import (
 
 ENTRIES_PER_PAGE = 50
 TAIL = 4000  # bytes of a failed rehearsal's log that the entry's page shows
+MOST_REFUSED = 5  # pushes that became no entry, of which a team is told
 MOST_RUNS = 100  # private runs that an organiser sees on an entry's page, the newest
 slog = structlog.get_logger(__name__)
 
@@ -45,6 +46,7 @@ def own(request: SiteRequest, slug: str) -> HttpResponse:
         tab="submissions",
         page=Paginator(entries, ENTRIES_PER_PAGE).get_page(request.GET.get("page")),
         quota=quotas.left(here.team) if here.team else None,
+        refused=here.team.pushes.refused_lately()[:MOST_REFUSED] if here.team else (),
         ready=READY,
     )
     return page_or_fragment(request, "submissions/own.html", "submissions/_own.html", context)

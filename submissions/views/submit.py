@@ -11,6 +11,8 @@ from django.views.decorators.http import require_http_methods
 from submissions import actions, quotas, uploads
 from submissions.forms import SubmitForm
 from submissions.models import Submission
+from submissions.registry import conf as registry
+from submissions.registry import names
 from submissions.views.common import Visit, visit
 
 
@@ -74,7 +76,11 @@ def _enter(request: HttpRequest, here: Visit, entry: dict[str, Any]) -> Submissi
 
 
 def _page(request: HttpRequest, here: Visit, form: SubmitForm, *, status: int = 200) -> HttpResponse:
-    quota = quotas.left(here.team) if here.team else None
-    return render(
-        request, "submissions/submit.html", here.context(tab="submissions", form=form, quota=quota), status=status
+    context = here.context(
+        tab="submissions",
+        form=form,
+        quota=quotas.left(here.team) if here.team else None,
+        registry=registry.conf().address,
+        push_to=names.address(here.team) if here.team and registry.enabled() else "",
     )
+    return render(request, "submissions/submit.html", context, status=status)

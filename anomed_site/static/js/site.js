@@ -30,7 +30,7 @@
   const here = tabs?.querySelector("[aria-current]");
   if (here) tabs.scrollLeft = here.offsetLeft - tabs.offsetLeft - (tabs.clientWidth - here.clientWidth) / 2;
 
-  // Copying a token.
+  // Copying a token, or commands.
   if (navigator.clipboard) {
     for (const button of document.querySelectorAll("[data-copy]")) {
       button.hidden = false;
