@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import structlog
 from django.db import transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, OuterRef
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -23,7 +23,7 @@ from sandbox import devices, nvidia, walls
 from sandbox.conf import conf
 from sandbox.engine import BORN, WORKER, Engine, EngineFault, NotThere, Unreachable
 from sandbox.hosts import engine_of
-from sandbox.models import Alarm, Gpu, Host, Image, Run
+from sandbox.models import Gpu, Host, Image, Run
 from sandbox.nvidia import Device
 from sandbox.reasons import Rejected
 from sandbox.supply import supply
@@ -31,7 +31,6 @@ from sandbox.workers import worker_name
 
 log = structlog.get_logger(__name__)
 
-ALARM = "gpus"
 MINUTES = 5  # between two looks at a host with which all is well
 PROBE_SECONDS = 60  # eight cards that nothing keeps awake take half of it
 # the engine has no driver for GPUs, or a driver that knows none
@@ -81,7 +80,7 @@ def look(host: Host) -> str:
         return _complain(host, _missing(host), lost=lost)
     if twice or (not found and _should_have_gpus(host)):
         return _complain(host, twice or _("The host should have GPUs, but shows none."), lost=[])
-    _clear(host)
+    _note_complaint(host, "")
     return ""
 
 
@@ -105,11 +104,6 @@ def is_news(host: Host, info: dict[str, Any]) -> bool:
     if host.heartbeat is None or host.avoid_until is not None:
         return True
     return any(host.engine.get(name) != info.get(name) for name in _FACTS)
-
-
-def complaints(host: Host) -> list[str]:
-    """What is wrong with the host's GPUs, as far as anybody has looked: sentences of one line."""
-    return list(_alarms(host).values_list("sentence", flat=True))
 
 
 def forget_lost(host: Host) -> int:
@@ -258,34 +252,24 @@ def _missing(host: Host) -> str:
 
 @transaction.atomic
 def _complain(host: Host, sentence: str, *, lost: list[str]) -> str:
-    """Raises the alarm, and drains a host that has just lost GPUs unless it is the only one that takes runs."""
+    """Notes what is wrong, and drains a host that has just lost GPUs unless it is the only one that takes runs."""
     if lost:
         log.error("gpus.lost", host=host.name, uuids=lost, sentence=sentence)
         others = Host.objects.filter(state=Host.State.ACTIVE).exclude(pk=OuterRef("pk"))
         active = Host.objects.filter(pk=host.pk, state=Host.State.ACTIVE)
         if active.filter(Exists(others)).update(state=Host.State.DRAINING):
             log.warning("host.drains", host=host.name)
-    before = complaints(host)
-    if not _alarms(host).update(sentence=sentence):
-        log.warning("gpus.complaint", host=host.name, sentence=sentence)
-        Alarm.objects.get_or_create(kind=ALARM, subject=host.name, cleared_at=None, defaults={"sentence": sentence})
-    _exchange(host, before, [sentence])
+    _note_complaint(host, sentence)
     return sentence
 
 
-def _clear(host: Host) -> None:
-    before = complaints(host)
-    _alarms(host).update(cleared_at=timezone.now())
-    _exchange(host, before, [])
-
-
-def _alarms(host: Host) -> QuerySet[Alarm]:
-    return Alarm.objects.filter(kind=ALARM, subject=host.name, cleared_at=None)
-
-
-def _exchange(host: Host, before: list[str], now: list[str]) -> None:
-    """Puts the new sentences in the place of the old ones among all that is wrong with the host."""
-    if before != now:
-        host.refresh_from_db(fields=["complaint"])
-        others = [line for line in host.complaint.splitlines() if line not in before]
-        Host.objects.filter(pk=host.pk).update(complaint="\n".join([*others, *now]))
+def _note_complaint(host: Host, sentence: str) -> None:
+    """Notes it where the next look finds it, and among all else that is wrong with the host."""
+    host.refresh_from_db(fields=["complaint", "gpu_complaint"])
+    if sentence == host.gpu_complaint:
+        return
+    if sentence:
+        log.warning("gpus.complaint", host=host.name, sentence=sentence)
+    others = [line for line in host.complaint.splitlines() if line != host.gpu_complaint]
+    complaint = "\n".join([*others, *([sentence] if sentence else [])])
+    Host.objects.filter(pk=host.pk).update(gpu_complaint=sentence, complaint=complaint)

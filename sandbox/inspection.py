@@ -33,7 +33,8 @@ def look(host: Host) -> dict[str, Any]:
     except EngineFault:
         _tested.pop(engine.url, None)
         raise
-    complaints = [*offer.complaints, *gpus.complaints(host)]
+    host.refresh_from_db(fields=["gpu_complaint"])  # which stands until the GPUs are looked at again
+    complaints = [*offer.complaints, *host.gpu_complaint.splitlines()]
     return {"engine": info, "walls": offer.walls, "complaint": "\n".join(complaints)}
 
 

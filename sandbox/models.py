@@ -83,6 +83,7 @@ class Host(models.Model):
     engine = models.JSONField(_("engine"), default=dict, blank=True)
     walls = models.JSONField(_("walls that it offers"), default=list, blank=True)
     complaint = models.TextField(_("what is wrong"), blank=True)
+    gpu_complaint = models.TextField(_("what is wrong with its GPUs"), blank=True)
     image_room_gb = models.PositiveIntegerField(_("room for images in GB"), default=100)
 
     objects = HostQuerySet.as_manager()

@@ -52,7 +52,7 @@ def of(run: Run, views: Sequence[HostView]) -> Wait:
         return Wait(For.REST, _("It rests after a fault of the platform, and is tried again."))
     if not views:
         return Wait(For.HOSTS, _("There is no host."))
-    walls = offers.demanded(run.walls, private=run.private)
+    walls = offers.demanded(run.walls, private=run.private, gpus=run.gpus)
     walled = [view for view in views if walls <= set(view.host.walls)]
     if not walled:
         names = ", ".join(sorted(walls))

@@ -12,7 +12,7 @@ from django_q.models import OrmQ, Schedule
 from gpu_stub import Toolkit, uuid
 from image_builder import ImageBuilder, busybox_layer
 
-from sandbox import actions, chambers, gpus, inspection, leases, reaper, tasks, worker
+from sandbox import actions, alarms, chambers, gpus, inspection, leases, reaper, tasks, worker
 from sandbox.conf import conf
 from sandbox.engine import Engine
 from sandbox.hosts import engine_of
@@ -146,7 +146,8 @@ class TestLooking:
         inspection.heartbeat(host)
         host.refresh_from_db()
         assert host.complaint == sentence  # until it is mended
-        assert Alarm.objects.get(cleared_at=None).sentence == sentence
+        alarms.look()
+        assert Alarm.objects.get(kind="host_complaint").sentence.endswith(sentence)
         assert host.state == Host.State.ACTIVE  # it has lost nothing
 
     def test_without_a_base_image(self, host, settings):
@@ -167,6 +168,8 @@ class TestLoss:
         assert ONE in sentence
         assert TWO not in sentence
         assert books(gpu_host) == {ONE: (40960, False), TWO: (16384, True)}
+        alarms.look()
+        assert Alarm.objects.get(kind="gpu_lost").subject == ONE
         gpu_host.refresh_from_db()
         assert gpu_host.state == Host.State.DRAINING
         assert gpu_host.complaint == sentence
@@ -192,7 +195,6 @@ class TestLoss:
         gpu_host.refresh_from_db()
         assert gpu_host.complaint == ""
         assert books(gpu_host)[ONE] == (40960, True)
-        assert not Alarm.objects.filter(cleared_at=None).exists()
 
     @pytest.mark.parametrize(
         ("trouble", "words"),
