@@ -1,6 +1,5 @@
 """The images that one Docker Engine holds for us: looking, loading, removing."""
 
-import contextlib
 import errno
 import os
 import re
@@ -11,11 +10,15 @@ from docker.errors import NotFound
 
 from sandbox import holder
 from sandbox.conf import conf
-from sandbox.connection import Connection, EngineFault, NotThere, asking, ignoring_gone, ours
+from sandbox.connection import Connection, EngineFault, NotThere, Unreachable, asking, ignoring_gone, ours
 from sandbox.reasons import Reason, Rejected, gettext_noop
 from sandbox.zygote import OUR_TROUBLES
 
 HOLDER_TAG = "2"  # counts up when the holder's image changes
+
+
+class NoSpace(EngineFault):
+    """The engine's disk is full."""
 
 
 class EngineImages(Connection):
@@ -48,15 +51,23 @@ class EngineImages(Connection):
                 for message in client.load_image(ours(stream)) or ():
                     if "error" in message:
                         _refuse_unusable_layer(message["error"])
+                        _say_full(message["error"])
                         raise EngineFault(f"load the image: {message['error']}")
                 client.tag(image_id, f"{self.prefix}/{abbreviated(image_id)}", "run")
             finally:
                 client.close()
 
-    def remove_image(self, image_id: str) -> None:
-        """Takes an image off the engine, by its private name first. One in use stays."""
-        with contextlib.suppress(EngineFault), asking("remove the image"):
-            self._client.remove_image(f"{self.prefix}/{abbreviated(image_id)}:run")
+    def remove_image(self, image_id: str) -> bool:
+        """Takes an image off the engine, by its private name first; whether it is gone. One in use stays."""
+        name = f"{self.prefix}/{abbreviated(image_id)}:run"
+        try:
+            with asking("remove the image"):
+                ignoring_gone(self._client.remove_image, name)
+                return not self._client.images(name=name)
+        except Unreachable:
+            raise
+        except EngineFault:
+            return False
 
     def loaded_images(self) -> set[str]:
         """The abbreviated ids of all images that were loaded for this installation."""
@@ -103,6 +114,11 @@ _CANNOT_UNPACK = gettext_noop(
 # how the engine says that unpacking failed: the programs that it starts for it have ended by themselves
 _UNPACKING = re.compile(r"(?:Error processing tar file\(exit status \d+\)|failed to register layer): ")
 _TROUBLES_OF_A_HOST = (*(os.strerror(number).lower() for number in (*OUR_TROUBLES, errno.ENOMEM)), "unexpected eof")
+
+
+def _say_full(message: str) -> None:
+    if message.strip().lower().endswith(os.strerror(errno.ENOSPC).lower()):
+        raise NoSpace(f"load the image: {os.strerror(errno.ENOSPC)}")
 
 
 def _refuse_unusable_layer(message: str) -> None:

@@ -17,7 +17,7 @@ from django.utils import timezone
 from sandbox import offers, purposes, tasks
 from sandbox.conf import conf
 from sandbox.limits import Limits
-from sandbox.models import Gpu, Host, Run, Slot
+from sandbox.models import Copy, Gpu, Host, Run, Slot
 from sandbox.reasons import Reason
 from sandbox.workers import machine, worker_is_gone
 
@@ -127,6 +127,7 @@ def _take(run: Run, worker: str) -> bool:
     )
     if not taken:
         raise _Taken
+    Copy.objects.filter(host=host, image=run.image).update(used_at=now)
     run.refresh_from_db(from_queryset=Run.objects.select_related("image", "host"))
     return True
 

@@ -13,11 +13,11 @@ import structlog
 from django.db import connection, transaction
 from django.utils import timezone
 
-from sandbox import hopeless, housekeeping, inspection, leases
+from sandbox import hopeless, housekeeping, inspection, leases, supply
 from sandbox.conf import conf
-from sandbox.engine import ATTEMPT, BORN, HOLDER, RUN, WORKER, Engine, EngineFault, abbreviated
+from sandbox.engine import ATTEMPT, BORN, HOLDER, RUN, WORKER, Engine, EngineFault
 from sandbox.hosts import engine_of
-from sandbox.models import Copy, Gpu, Host, Image, Run, Slot
+from sandbox.models import Copy, Gpu, Host, Run, Slot
 from sandbox.wakeups import wake_workers
 from sandbox.workers import worker_is_gone
 
@@ -65,7 +65,7 @@ def clean(host: Host) -> None:
             Host.objects.filter(pk=host.pk, state=Host.State.DRAINING).update(state=Host.State.DRAINED)
         else:
             sweep_engine(engine_of(host))
-            sweep_loaded_images(engine_of(host))
+            supply.look_over(host)
     except EngineFault as fault:
         log.warning("host.fault", host=host.name, fault=str(fault))
 
@@ -86,13 +86,6 @@ def sweep_engine(engine: Engine, *, everything: bool = False) -> None:
     engine.remove(removed, [volume["Name"] for volume in volumes])
     if removed or volumes:
         log.info("reaper.removed", containers=len(removed), volumes=len(volumes))
-
-
-def sweep_loaded_images(engine: Engine) -> None:
-    """Takes images off the engine that have no row any more, or were let go. One in use stays until a later round."""
-    known = {abbreviated(image_id) for image_id in Image.objects.held().values_list("image_id", flat=True)}
-    for unknown in engine.loaded_images() - known:
-        engine.remove_image(unknown)
 
 
 def _is_under_way(labels: dict[str, str]) -> bool:

@@ -302,7 +302,8 @@ class Attempt:
             return engine.create(config, labels)
         except NotThere:
             with self.stage("load"):
-                supply(engine, run.image)
+                assert run.host is not None  # it came with the lease
+                supply(run.host, run.image)
             return engine.create(config, labels)
 
     def _wait(self, engine: Engine, container: str) -> bool:

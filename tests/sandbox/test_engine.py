@@ -58,7 +58,7 @@ class TestBadEngines:
 
 
 class TestImages:
-    def test_foreign_tags_do_nothing(self, run, engine, tmp_path, settings):
+    def test_foreign_tags_do_nothing(self, run, host, engine, tmp_path, settings):
         """An upload that claims a name of ours leaves that name where it was."""
         run("true", collect={})
         name = f"{engine.prefix}/holder:{HOLDER_TAG}"
@@ -66,7 +66,7 @@ class TestImages:
         builder = ImageBuilder(config={"Cmd": ["/x"]}, tags=[name, "busybox:latest"])
         archive = builder.docker_archive(tmp_path / "thief.tar")
         image = actions.store_image(checked=actions.check_archive(archive=archive))
-        supply.supply(engine, image)
+        supply.supply(host, image)
         assert engine._client.inspect_image(name)["Id"] == before
         tags = engine._client.inspect_image(image.image_id)["RepoTags"]
         assert tags == [f"{engine.prefix}/{image.image_id[7:19]}:run"]
@@ -81,10 +81,10 @@ class TestImages:
         assert not engine.has_image(image.image_id)
         assert run(image).state == Run.State.SUCCEEDED
 
-    def test_only_missing_layers_travel(self, engine, transactional_db, tmp_path, monkeypatch):
+    def test_only_missing_layers_travel(self, host, engine, tmp_path, monkeypatch):
         base = ImageBuilder(layers=[tar(member("base", b"b" * 5_000_000))], config={"Cmd": ["/x"]})
         archive = base.docker_archive(tmp_path / "base.tar")
-        supply.supply(engine, actions.register_base_image(archive=archive, name="base"))
+        supply.supply(host, actions.register_base_image(archive=archive, name="base"))
         thin = ImageBuilder(layers=[*base.layers, tar(member("mine", b"1"))])
         archive = thin.docker_archive(tmp_path / "thin.tar", without=(0,))
         image = actions.store_image(checked=actions.check_archive(archive=archive))
@@ -97,19 +97,19 @@ class TestImages:
             honest(self, iter(pieces), image_id)
 
         monkeypatch.setattr(Engine, "load", load)
-        supply.supply(engine, image)
+        supply.supply(host, image)
         assert len(sent) == 1
         assert sent[0] < 100_000
         assert engine.layers(image.image_id) == image.layers
 
-    def test_base_image_that_has_gone_from_the_engine(self, engine, transactional_db, tmp_path):
+    def test_base_image_that_has_gone_from_the_engine(self, host, engine, tmp_path):
         base = ImageBuilder(config={"Cmd": ["/x"]})
         archive = base.docker_archive(tmp_path / "base.tar")
         actions.register_base_image(archive=archive, name="base")
         thin = ImageBuilder(layers=[*base.layers, tar(member("mine", b"2"))])
         archive = thin.docker_archive(tmp_path / "thin.tar", without=(0,))
         image = actions.store_image(checked=actions.check_archive(archive=archive))
-        supply.supply(engine, image)
+        supply.supply(host, image)
         assert engine.layers(image.image_id) == image.layers
 
     def test_blob_that_is_gone_is_a_platform_fault(self, run, make_image):
@@ -118,7 +118,7 @@ class TestImages:
         ended = run(image)
         assert ended.reason == Reason.PLATFORM_FAULT
 
-    def test_saved_by_the_engine_itself(self, engine, transactional_db, tmp_path):
+    def test_saved_by_the_engine_itself(self, host, engine, tmp_path):
         """A real `docker save`, as a participant makes it."""
         client = engine._client
         client.import_image_from_data(

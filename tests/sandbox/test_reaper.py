@@ -143,7 +143,7 @@ class TestImages:
     def test_engines_forget_images_without_a_row(self, host, engine, make_image):
         gone, known = make_image("true"), make_image("true # known")
         for image in (gone, known):
-            supply.supply(engine, image)
+            supply.supply(host, image)
         engine.prepare("alive", 1, worker_name(), 1)  # whose image has no row, and stays
         gone.delete()
         reaper.sweep()
