@@ -51,8 +51,7 @@ class NoToolkit(Unusable):
 
 def find(host: Host) -> list[Device]:
     """Asks the host's engine for its GPUs. Raises Unusable, or EngineFault when the engine does something else."""
-    engine = engine_of(host)
-    code, output = _probe(engine, _image())
+    code, output = _probe(host, _image())
     if code:
         text = _("The GPUs do not answer: `nvidia-smi` ended with status %(code)d and said: %(said)s")
         raise Unusable(text % {"code": code, "said": ascii(output[-200:].decode("ascii", "replace").strip())[1:-1]})
@@ -166,8 +165,9 @@ def _image() -> Image:
     return image
 
 
-def _probe(engine: Engine, image: Image) -> tuple[int, bytes]:
+def _probe(host: Host, image: Image) -> tuple[int, bytes]:
     """Runs the program that lists GPUs; returns its exit status and the end of what it said."""
+    engine = engine_of(host)
     config = walls.gpu_probe(image_id=image.image_id, cdi=devices.by_cdi(engine.info()), conf=conf())
     labels = {WORKER: worker_name(), BORN: str(int(time.time()))}  # the reaper removes it when this process dies
     name = f"gpus-{uuid4().hex[:16]}"
@@ -176,7 +176,7 @@ def _probe(engine: Engine, image: Image) -> tuple[int, bytes]:
         try:
             container = engine.create(config, labels, name)
         except NotThere:
-            supply(engine, image)
+            supply(host, image)
             container = engine.create(config, labels, name)
         _start(engine, container)
         if not engine.wait(container, PROBE_SECONDS):
