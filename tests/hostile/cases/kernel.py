@@ -1,0 +1,517 @@
+"""The kernel's surface: system calls and files that a container has no business with."""
+
+from sandbox.holder import elf
+from tests.hostile.model import Case
+from tests.sandbox.image_builder import member
+
+_SECCOMP = "Our seccomp profile refuses the call."
+_FILES = "The kernel's files are read-only or masked, and it is not root."
+
+NEW_NAMESPACES = {
+    "user": 0x10000000,
+    "mount": 0x00020000,
+    "pid": 0x20000000,
+    "net": 0x40000000,
+    "ipc": 0x08000000,
+    "uts": 0x04000000,
+    "cgroup": 0x02000000,
+}
+
+
+def _case(id: str, tries: str, program: str, stops: str = _SECCOMP, **more) -> Case:
+    return Case(id, "kernel", tries, stops, program=f"{program}\npolite()\n", **more)
+
+
+def _calls(**calls: tuple[object, ...]) -> str:
+    return "".join(f"refused({name!r}, syscall, {', '.join(map(repr, call))})\n" for name, call in calls.items())
+
+
+def _exit_with(code: str) -> bytes:
+    """A static program that ends with the low byte of what `code` leaves in eax."""
+    return elf(bytes.fromhex(code.replace(" ", "")) + bytes.fromhex("89c7 b8e7000000 0f05".replace(" ", "")))
+
+
+CASES = [
+    _case(
+        "mount",
+        "Mounts file systems by the old and the new calls, and unmounts what covers the host's.",
+        _calls(
+            tmpfs=(165, b"x", b"/tmp", b"tmpfs", 0, b""),
+            bind=(165, b"/proc", b"/tmp", b"", 4096, b""),
+            proc=(165, b"proc", b"/tmp", b"proc", 0, b""),
+            remount=(165, b"", b"/", b"", 32, b""),
+            umount=(166, b"/proc/keys", 2),
+            fsopen=(430, b"tmpfs", 0),
+            open_tree=(428, -100, b"/proc", 1),
+            move_mount=(429, -100, b"/tmp", -100, b"/input", 0),
+            mount_setattr=(442, -100, b"/", 0, 0, 0),
+            pivot_root=(155, b"/tmp", b"/tmp"),
+        ),
+        stops=_SECCOMP + " It has no SYS_ADMIN either.",
+        walls=("seccomp",),
+    ),
+    _case(
+        "chroot",
+        "Changes its root, to climb out of it.",
+        'refused("chroot", syscall, 161, b"/tmp")',
+        walls=("seccomp",),
+    ),
+    _case(
+        "user-namespace",
+        "Makes a user namespace, in which it would be root with all capabilities.",
+        """
+def unshare(flags):
+    status = in_child(lambda: (syscall(272, flags), os._exit(7)))
+    if status >> 8 != 7:
+        raise OSError(errno.EPERM, "refused")
+
+refused("unshare user", unshare, 0x10000000)
+refused("clone3", syscall, 435, 0, 0)
+
+def clone_user():
+    child = syscall(56, 0x10000000 | 17, 0, 0, 0, 0)
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    return child
+
+refused("clone user", clone_user)
+""",
+        walls=("seccomp",),
+        emulated=("unshare user", "clone user"),
+    ),
+    _case(
+        "namespaces",
+        "Makes new namespaces of every other kind.",
+        "".join(
+            f"refused({name!r}, syscall, 272, {flag})\n" for name, flag in NEW_NAMESPACES.items() if name != "user"
+        ),
+        stops=_SECCOMP + " It has no SYS_ADMIN either.",
+    ),
+    _case(
+        "setns",
+        "Enters the namespaces of another process.",
+        """
+for name in ("mnt", "net", "pid", "user", "uts", "ipc", "cgroup"):
+    def enter():
+        handle = os.open(f"/proc/1/ns/{name}", os.O_RDONLY)
+        syscall(308, handle, 0)
+    refused(name, enter)
+refused("pidfd", lambda: syscall(308, syscall(434, 1, 0), 0x20000))
+""",
+        walls=(),
+    ),
+    _case(
+        "bpf",
+        "Loads a BPF program into the kernel.",
+        "import ctypes\nattributes = (ctypes.c_char * 128)()\n"
+        'for command in (0, 5, 18): refused(f"bpf {command}", syscall, 321, command, ctypes.addressof(attributes), 128)',
+    ),
+    _case(
+        "keyrings",
+        "Reads and writes the kernel's keyrings, which know no containers.",
+        _calls(
+            keyctl=(250, 0, -3, 1),
+            add_key=(248, b"user", b"hostile", b"bits", 4, -3),
+            request_key=(249, b"user", b"hostile", 0, -3),
+        ),
+        walls=("seccomp",),
+    ),
+    _case(
+        "userfaultfd",
+        "Stops the kernel in the middle of a copy with userfaultfd.",
+        _calls(user_mode=(323, 1), kernel_too=(323, 0)),
+        walls=("seccomp",),
+    ),
+    _case(
+        "perf-events",
+        "Counts the host's caches and branches by perf_event_open, as side channels need.",
+        """
+import ctypes
+attributes = (ctypes.c_uint64 * 16)()
+attributes[0] = 1 | 112 << 32
+refused("software clock", syscall, 298, ctypes.addressof(attributes), 0, -1, -1, 0)
+attributes[0] = 0 | 112 << 32
+refused("hardware cycles", syscall, 298, ctypes.addressof(attributes), 0, -1, -1, 0)
+""",
+    ),
+    _case(
+        "io-uring",
+        "Sends its system calls through io_uring, past most filters; the engine's default profile leaves it open.",
+        "import ctypes\nparameters = (ctypes.c_char * 256)()\n"
+        'refused("io_uring_setup", syscall, 425, 8, ctypes.addressof(parameters))\n'
+        'refused("io_uring_enter", syscall, 426, 0, 0, 0, 0, 0)\nrefused("io_uring_register", syscall, 427, 0, 0, 0, 0)',
+        walls=("seccomp", "seccomp-default"),
+    ),
+    _case(
+        "ptrace",
+        "Takes over other processes by ptrace, process_vm_readv and pidfd_getfd.",
+        """
+import signal
+
+def trace_me():
+    status = in_child(lambda: (syscall(101, 0, 0, 0, 0), os._exit(7)))
+    if status >> 8 != 7:
+        raise OSError(errno.EPERM, "refused")
+
+refused("traceme", trace_me)
+refused("attach to init", syscall, 101, 16, 1, 0, 0)
+refused("read init's memory", lambda: open("/proc/1/mem", "rb").read(1))
+refused("process_vm_readv", syscall, 310, 1, 0, 0, 0, 0, 0)
+refused("pidfd_getfd", lambda: syscall(438, syscall(434, 1, 0), 0, 0))
+refused("kcmp", syscall, 312, 1, os.getpid(), 0, 0, 0)
+""",
+        stops=_SECCOMP + " gVisor lets a process trace its own children, within its own kernel.",
+        walls=("seccomp",),
+        emulated=("traceme",),
+    ),
+    _case(
+        "modules",
+        "Loads a module, or another kernel.",
+        _calls(
+            init_module=(175, b"", 0, b""),
+            finit_module=(313, 0, b"", 0),
+            delete_module=(176, b"ext4", 0),
+            kexec_load=(246, 0, 0, 0, 0),
+            kexec_file_load=(320, 0, 0, 0, b"", 0),
+        ),
+        stops=_SECCOMP + " It has no SYS_MODULE either.",
+    ),
+    _case(
+        "raw-disk",
+        "Makes a device node of the host's disk and reads it.",
+        """
+import stat
+disks = [line.split() for line in open("/proc/partitions")][2:] if os.path.exists("/proc/partitions") else []
+disks = [(int(major), int(minor)) for major, minor, *_ in disks] or [(8, 0), (254, 0)]
+for folder in ("/tmp", "/output", "/dev/shm"):
+    for major, minor in disks[:3]:
+        def read_disk():
+            path = f"{folder}/disk{major}-{minor}"
+            os.mknod(path, stat.S_IFBLK | 0o666, os.makedev(major, minor))
+            return open(path, "rb").read(1)
+        refused(f"{folder} {major}:{minor}", read_disk)
+""",
+        stops="It has no MKNOD, and the engine's device rules refuse what an image brings along.",
+    ),
+    _case(
+        "device-in-image",
+        "Brings device nodes along in its layer: the host's disk and its memory.",
+        """
+for name in ("disk", "mem", "kmsg"):
+    refused(name, lambda: open(f"/app/{name}", "rb", buffering=0).read(1))
+    refused(f"write {name}", lambda: os.open(f"/app/{name}", os.O_WRONLY))
+""",
+        stops="The engine's device rules allow null, zero, full, random, urandom and tty only.",
+        files=(
+            member("app/disk", type=b"4", devmajor=254, devminor=0, mode=0o666),
+            member("app/mem", type=b"3", devmajor=1, devminor=1, mode=0o666),
+            member("app/kmsg", type=b"3", devmajor=1, devminor=11, mode=0o666),
+        ),
+    ),
+    _case(
+        "devices",
+        "Opens devices that a careless host passes on.",
+        """
+for name in ("sda", "vda", "nvme0n1", "mem", "kmem", "port", "kmsg", "kvm", "fuse", "net/tun", "vsock", "loop-control",
+             "dri/card0", "nvidia0", "nvidiactl", "vfio/vfio", "uinput", "hpet", "mapper/control"):
+    refused(name, os.open, f"/dev/{name}", os.O_RDONLY)
+""",
+        stops="A /dev of its own holds only the harmless ones.",
+    ),
+    _case(
+        "proc-writes",
+        "Writes to /proc: core_pattern, sysrq, the overcommit rules, another process's OOM score.",
+        """
+for path in ("sys/kernel/core_pattern", "sysrq-trigger", "sys/kernel/sysrq", "sys/vm/overcommit_memory",
+             "sys/kernel/hostname", "sys/net/ipv4/ip_forward", "sys/kernel/modprobe", "sys/fs/binfmt_misc/register",
+             "sys/kernel/panic", "irq/default_smp_affinity"):
+    refused(path, write, f"/proc/{path}", "1")
+
+def immune():
+    write("/proc/self/oom_score_adj", "-900")
+
+refused("own oom score", immune)
+""",
+        stops=_FILES,
+        emulated=("own oom score",),
+    ),
+    _case(
+        "sys-writes",
+        "Writes to /sys: cgroup limits, the release agent, power, kernel parameters.",
+        """
+for path in ("fs/cgroup/memory/memory.limit_in_bytes", "fs/cgroup/memory.max", "fs/cgroup/pids/pids.max",
+             "fs/cgroup/release_agent", "fs/cgroup/memory/release_agent", "fs/cgroup/devices/devices.allow",
+             "power/state", "kernel/profiling", "kernel/uevent_helper", "module/kernel/parameters/panic",
+             "fs/cgroup/memory/hostile/x", "kernel/mm/ksm/run"):
+    refused(path, write, f"/sys/{path}", "1")
+refused("a cgroup of its own", os.mkdir, "/sys/fs/cgroup/memory/hostile")
+refused("another of its own", os.mkdir, "/sys/fs/cgroup/hostile")
+""",
+        stops=_FILES,
+    ),
+    _case(
+        "masked-files",
+        "Reads the host's memory, keys, timers and firmware from /proc and /sys.",
+        """
+def read(path):
+    content = open(path, "rb").read(4096)
+    if not content:
+        raise OSError(errno.ENODATA, "empty")
+    return content[:20]
+
+for path in ("/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug", "/proc/latency_stats",
+             "/proc/kmsg", "/proc/kpageflags", "/proc/kallsyms-raw", "/proc/config.gz-raw", "/proc/vmallocinfo"):
+    refused(path, read, path)
+for folder in ("/sys/firmware", "/proc/acpi", "/proc/scsi", "/sys/kernel/debug", "/sys/kernel/security"):
+    def entries():
+        found = os.listdir(folder)
+        if not found:
+            raise OSError(errno.ENODATA, "empty")
+        return found
+    refused(folder, entries)
+""",
+        stops="The engine masks them, and it is not root.",
+    ),
+    _case(
+        "kernel-log",
+        "Reads the kernel's log, which names addresses and other containers.",
+        "import ctypes\nbuffer = (ctypes.c_char * 4096)()\n"
+        'refused("syslog", syscall, 103, 3, ctypes.addressof(buffer), 4096)\n'
+        'refused("size", syscall, 103, 10, 0, 0)\nrefused("/dev/kmsg", os.open, "/dev/kmsg", os.O_RDONLY)',
+        stops=_SECCOMP + " gVisor shows a made-up log of its own.",
+        emulated=("syslog", "size"),
+    ),
+    _case(
+        "setuid-file",
+        "Runs a setuid root file from its own layer.",
+        """
+status = in_child(os.execv, "/app/who", ["/app/who"])
+equal("euid, low byte", status >> 8, 65534 & 0xFF)
+""",
+        stops="no-new-privileges: the bit is ignored.",
+        walls=("no-new-privileges",),
+        files=(member("app/who", _exit_with("b86b0000000f05"), mode=0o4755, uid=0),),  # geteuid
+    ),
+    _case(
+        "setgid-file",
+        "Runs a setgid file from its own layer, for the group of the host's disks or of the engine.",
+        """
+status = in_child(os.execv, "/app/which", ["/app/which"])
+equal("egid, low byte", status >> 8, 65534 & 0xFF)
+""",
+        stops="no-new-privileges: the bit is ignored.",
+        walls=("no-new-privileges",),
+        files=(member("app/which", _exit_with("b86c0000000f05"), mode=0o2755, uid=0, gid=6),),  # getegid
+    ),
+    _case(
+        "become-root",
+        "Becomes root by asking, and gives itself groups and capabilities.",
+        """
+refused("setuid", os.setuid, 0)
+refused("setgid", os.setgid, 0)
+refused("setresuid", os.setresuid, 0, 0, 0)
+refused("setgroups", os.setgroups, [0])
+refused("chown", os.chown, "/tmp", 0, 0)
+equal("user", (os.getuid(), os.geteuid(), os.getgid(), os.getegid()), (65534, 65534, 65534, 65534))
+equal("groups", [group for group in os.getgroups() if group != 65534], [])
+""",
+        stops="It runs as 65534:65534 without capabilities, whatever the image says.",
+        walls=("user", "group"),
+        config={"User": "root"},
+        # an image's own list of groups, which an engine reads when it is told a user without a group
+        files=(
+            member("etc/passwd", b"root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n", mode=0o644),
+            member("etc/group", b"root:x:0:nobody\ndisk:x:6:nobody\nnogroup:x:65534:\n", mode=0o644),
+        ),
+    ),
+    _case(
+        "capabilities",
+        "Counts the capabilities that it has or could get.",
+        """
+status = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
+for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+    if name in status:
+        equal(name, int(status[name], 16), 0)
+""",
+        stops="All capabilities are dropped, from the bounding set too.",
+        walls=("capabilities",),
+    ),
+    Case(
+        "flags",
+        "kernel",
+        "Looks whether the filters are on: no new privileges, seccomp.",
+        "Both are set before the image's first instruction.",
+        program="""
+status = dict(line.split(":", 1) for line in open("/proc/self/status") if ":" in line)
+equal("NoNewPrivs", status.get("NoNewPrivs", "absent").strip(), "1")
+equal("Seccomp", status.get("Seccomp", "absent").strip(), "2")
+polite()
+""",
+        walls=("no-new-privileges", "seccomp"),
+        emulated=("NoNewPrivs", "Seccomp"),  # of gVisor's own kernel; the filter is around gVisor itself
+    ),
+    _case(
+        "32-bit-calls",
+        "Makes system calls of the i386 and x32 kinds, which filters for x86-64 forget.",
+        """
+status = in_child(os.execv, "/app/int80", ["/app/int80"])
+say("i386 getpid", status, held=status >> 8 != 7)
+status = in_child(lambda: (syscall(0x40000000 | 39), os._exit(7)))
+say("x32 getpid", status, held=status >> 8 != 7)
+""",
+        stops="The profile knows x86-64 only: anything else is refused or killed.",
+        walls=("seccomp",),
+        emulated=(),
+        # i386 getpid (20) by int 0x80; ends with 7 if that gave a process id
+        files=(
+            member(
+                "app/int80",
+                elf(bytes.fromhex("b814000000cd80 85c0 bf01000000 7e05 bf07000000 b8e70000000f05".replace(" ", ""))),
+                mode=0o755,
+            ),
+        ),
+    ),
+    _case(
+        "file-handles",
+        "Opens the host's files by handle, past all mounts (the “shocker” escape).",
+        """
+import ctypes
+handle = ctypes.create_string_buffer((8).to_bytes(4, "little") + (1).to_bytes(4, "little") + (2).to_bytes(8, "little"))
+root = os.open("/input", os.O_RDONLY)
+refused("open_by_handle_at", syscall, 304, root, ctypes.addressof(handle), 0)
+refused("fanotify_init", syscall, 300, 0, 0)
+""",
+        stops=_SECCOMP + " It has no DAC_READ_SEARCH either.",
+    ),
+    _case(
+        "machine",
+        "Sets the clock and the name, reboots, adds swap, asks for I/O ports and real-time priority.",
+        _calls(
+            settimeofday=(164, 0, 0),
+            clock_settime=(227, 0, 0),
+            sethostname=(170, b"hostile", 7),
+            setdomainname=(171, b"hostile", 7),
+            reboot=(169, 0xFEE1DEAD, 672274793, 0x4321FEDC, 0),
+            swapon=(167, b"/tmp/swap", 0),
+            acct=(163, b"/tmp/acct"),
+            quotactl=(179, 0, 0, 0, 0),
+            iopl=(172, 3),
+            ioperm=(173, 0x70, 1, 1),
+            lookup_dcookie=(212, 0, 0, 0),
+        )
+        + """
+refused("nice", os.nice, -10)
+refused("real time", os.sched_setscheduler, 0, os.SCHED_FIFO, os.sched_param(10))
+import resource
+refused("more files", lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1 << 20, 1 << 20)))
+""",
+        stops=_SECCOMP + " It has no capabilities either.",
+        emulated=("settimeofday", "real time"),
+    ),
+    _case(
+        "write-to-root",
+        "Writes into its own image: programs, passwords, configuration.",
+        """
+for path in ("/hostile", "/etc/passwd", "/usr/bin/hostile", "/app/main.py", "/var/tmp/hostile", "/run/hostile",
+             "/open/hostile", "/dev/hostile", "/sys/fs/cgroup/hostile", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf"):
+    refused(path, write, path)
+""",
+        stops="The root is read-only.",
+        walls=("read-only-root",),
+        files=(
+            member("open", type=b"5", mode=0o777),
+            member("etc/passwd", b"nobody:x:65534:65534::/:/bin/sh\n", mode=0o666),
+        ),
+    ),
+    _case(
+        "write-to-input",
+        "Changes, removes and renames its inputs, and leaves something among them.",
+        """
+task = str(INPUT / "task.json")
+refused("change", write, task)
+refused("add", write, str(INPUT / "hostile"))
+refused("remove", os.remove, task)
+refused("rename", os.rename, task, task + "x")
+refused("mode", os.chmod, str(INPUT), 0o777)
+refused("time", os.utime, task)
+options = [line.split()[5] for line in open("/proc/self/mountinfo") if line.split()[4] == "/input"]
+equal("read-only", [option.split(",")[0] for option in options], ["ro"])
+""",
+        stops="/input is mounted read-only, and belongs to root.",
+        walls=("input-read-only",),
+    ),
+    _case(
+        "run-what-it-wrote",
+        "Writes a program into each writable place, and runs it.",
+        """
+import shutil
+for folder in ("/tmp", "/output", "/dev/shm"):
+    program = f"{folder}/true"
+    shutil.copyfile("/bin/true", program)
+    os.chmod(program, 0o755)
+    def run():
+        status = in_child(os.execv, program, [program])
+        if status:
+            raise OSError(errno.EACCES, "refused")
+    refused(folder, run)
+    os.remove(program)
+""",
+        stops="Every writable place is mounted noexec.",
+        walls=("tmp-noexec", "output-noexec"),
+    ),
+    Case(
+        "mount-options",
+        "kernel",
+        "Reads how its writable places are mounted, for one that takes setuid files or devices.",
+        "nosuid, nodev and noexec on each of them.",
+        program="""
+mounts = {}
+for line in open("/proc/self/mountinfo"):
+    fields = line.split()
+    mounts[fields[4]] = set(fields[5].split(",")) | set(line.split(" - ")[1].split()[2].split(","))
+for place in ("/tmp", "/output", "/dev/shm", "/dev/mqueue"):
+    for option in ("nosuid", "nodev", "noexec"):
+        say(f"{place} {option}", option in mounts.get(place, ()), held=place not in mounts or option in mounts[place])
+polite()
+""",
+        walls=("tmp-nosuid", "tmp-nodev", "tmp-noexec", "output-nosuid", "output-nodev", "output-noexec"),
+        # gVisor's own kernel shows its mounts otherwise; what they do is tried by run-what-it-wrote and setuid-file
+        emulated=tuple(
+            f"{place} {option}"
+            for place in ("/tmp", "/output", "/dev/shm", "/dev/mqueue")
+            for option in ("nosuid", "nodev", "noexec")
+        ),
+    ),
+    _case(
+        "other-processes",
+        "Looks for processes of the host or of other containers, and signals them.",
+        """
+import signal
+seen = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+measured("processes in sight", len(seen), 2)
+os.kill(1, signal.SIGKILL)  # its own init: the kernel ignores it
+say("init lives", os.path.exists("/proc/1"), held=os.path.exists("/proc/1"))
+""",
+        stops="A PID namespace of its own.",
+        walls=(),
+        gvisor=None,
+    ),
+    _case(
+        "mounts-over-root",
+        "Brings links where the platform mounts: /input, /output and /tmp lead to the host's /etc and /proc.",
+        """
+equal("/input", sorted(os.listdir("/input"))[:1] != [], True)
+equal("/output", os.listdir("/output"), [])
+write("/tmp/passwd"), write("/output/passwd")
+equal("etc", open("/etc/hostname").read().strip(), "anomed")
+os.remove("/output/passwd")
+""",
+        stops="The engine resolves mount points inside the image's own root.",
+        files=(
+            member("output", type=b"2", linkname="../../../../etc"),
+            member("tmp", type=b"2", linkname="/var/tmp"),
+            member("input", type=b"2", linkname="../../../../proc"),
+        ),
+    ),
+]
