@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 MANAGE := $(BIN)/python manage.py
 ARGS ?=
 
-.PHONY: help demo run test lint check kits benchmarks screenshots engine browser prepare messages clean
+.PHONY: help demo run test lint check kits hostile benchmarks screenshots engine browser prepare messages clean
 
 help:
 	@echo "make demo          the arena with a real challenge, teams, duels and boards (ARGS=--exit: stop after printing)"
@@ -13,6 +13,7 @@ help:
 	@echo "make test          linters, types, and all tests with real containers and a real browser"
 	@echo "make lint          linters and types alone"
 	@echo "make kits          the base images and the starter kits"
+	@echo "make hostile       hostile images and archives against the sandbox, on runc and on gVisor (ARGS=--mutations)"
 	@echo "make benchmarks    the four ratios"
 	@echo "make screenshots   pictures of every page of the running demo"
 	@echo "make messages      collect texts for translation"
@@ -51,6 +52,9 @@ lint: $(VENV)/.ready
 
 test: engine browser kits lint
 	$(BIN)/python -m pytest $(ARGS)
+
+hostile: engine kits
+	@$(BIN)/python -m tests.hostile $(ARGS)
 
 benchmarks: engine prepare kits
 	$(BIN)/python -m benchmarks $(ARGS)

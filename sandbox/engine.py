@@ -248,7 +248,9 @@ _CANNOT_START = gettext_noop(
 
 def _is_the_images_fault(fault: EngineFault) -> bool:
     text = str(fault)
-    return "OCI runtime" in text and any(word in text for word in ("not a directory", "cwd", "working directory"))
+    # the last: the image has a link to /proc at a place where we mount, which the runtime refuses
+    signs = ("not a directory", "cwd", "working directory", "cannot be mounted because it is")
+    return "OCI runtime" in text and any(sign in text for sign in signs)
 
 
 def _instant(text: str) -> datetime:

@@ -1,12 +1,17 @@
-"""`make hostile`: plays all cases on runc and on gVisor, prints one table and a last line with the counts."""
+"""`make hostile`: plays all cases on runc and on gVisor, prints one table and a last line with the counts.
+
+ARGS=--mutations takes the protections away one by one instead; ARGS=--write does both and rewrites docs/security.md.
+"""
 
 import argparse
+import json
 import sys
 import tempfile
 import textwrap
 import time
 from pathlib import Path
 
+from tests.hostile import mutations, report
 from tests.hostile.cases import CASES
 from tests.hostile.ears import Ears
 from tests.hostile.model import GROUPS, Case
@@ -22,11 +27,20 @@ def tell(text: str) -> None:
 
 def main() -> int:
     options = _options()
+    if options.mutations:
+        return 1 if mutations.print_table(mutations.main(tell)) else 0
     cases = [case for case in CASES if not options.only or any(case.id.startswith(o) for o in options.only.split(","))]
     performances, last = perform(cases, options.runtimes.split(","), keep=options.keep)
     print_table(cases, performances)
     failed = print_aftermath(performances, last)
+    results = report.results_of(performances, last)
     passed = sum(len(one.seen) + len(one.aftermath) for one in performances) + len(last) - failed
+    if options.write:
+        results["mutations"] = mutations.main(tell)
+        failed += mutations.print_table(results["mutations"])
+        report.write(results)
+    if options.save:
+        Path(options.save).write_text(json.dumps(results))
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 
@@ -35,6 +49,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.hostile", description=__doc__)
     parser.add_argument("--runtimes", default="runc,gvisor")
     parser.add_argument("--only", default="", help="cases whose names begin so, separated by commas")
+    parser.add_argument("--mutations", action="store_true", help="take the protections away one by one")
+    parser.add_argument("--write", action="store_true", help="also the mutations; rewrites docs/security.md")
+    parser.add_argument("--save", help="a file for the results, which tests.hostile.report reads")
     parser.add_argument("--keep", help="a folder for the arena, which then stays")
     return parser.parse_args()
 

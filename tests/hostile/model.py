@@ -76,6 +76,7 @@ class Case:
     kind: str = "attack"
     walls: tuple[str, ...] = ()
     emulated: tuple[str, ...] = ()
+    silent: bool = False  # it cannot tell anything: it does not start, or is stopped before
     config: dict[str, Any] = field(default_factory=dict)  # of the image
     files: tuple[Any, ...] = ()  # more members of the image's layer
     check: Callable[[Any], list[str]] | None = None  # what else must hold afterwards, of an `Entry`
@@ -125,7 +126,7 @@ def judge(case: Case, seen: Seen, runtime: str, logs: Iterable[str] | None = Non
 def breaches(case: Case, log: str, runtime: str) -> list[str]:
     """What the program could do and should not; also that it told nothing at all."""
     facts = facts_in(log, case.id)
-    if not facts:
+    if not facts and not case.silent:
         return ["the program told nothing"]
     allowed = case.emulated if runtime == "gvisor" else ()
     return [f"{fact['fact']}: {fact['got']}" for fact in facts if not fact["held"] and fact["fact"] not in allowed]

@@ -50,10 +50,12 @@ class Entry:
         return bool(self.refusal) or self.facts.get("state") in _OVER
 
 
+@dataclass
 class HostileArena(Arena):
     """An arena that demands the walls of `walls` of every run."""
 
-    walls = ""
+    walls: str = ""
+    browsers: dict[str, httpx.Client] = field(default_factory=dict)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -63,6 +65,16 @@ class HostileArena(Arena):
             "ANOMED_MAX_IMAGE_BYTES": str(MAX_IMAGE_BYTES),
             "ANOMED_LEASE_SECONDS": "30",
         }
+
+    def browser(self, email: str) -> httpx.Client:
+        """A session like a browser's, signed in once."""
+        if email not in self.browsers:
+            session = httpx.Client(base_url=self.url, follow_redirects=True, timeout=60, headers={"Origin": self.url})
+            session.get("/accounts/login/")
+            form = {"login": email, "password": PASSWORD, "csrfmiddlewaretoken": session.cookies["csrftoken"]}
+            session.post("/accounts/login/", data=form)
+            self.browsers[email] = session
+        return self.browsers[email]
 
 
 class Stage:
@@ -113,7 +125,7 @@ class Stage:
         ]
         wait_for(lambda: all(self.refresh(one).over for one in opponents), seconds=120, what="the opponents stand")
         for one in opponents:
-            assert not one.refusal and one.facts["state"] == "scored", one
+            assert one.facts.get("state") == "scored", one
 
     def _opponent(self, challenge: str, kind: str, role: str, program: str) -> Entry:
         case = Case(f"opponent-{role}", "", "", "", kind=kind)
