@@ -59,7 +59,7 @@ class ChallengeAdmin(OrganiserPages, SimpleHistoryAdmin):  # type: ignore[misc] 
         (_("Game"), {"fields": ("scenario", "metric", "white_box", "time_zone")}),
         (
             _("What a container may use"),
-            {"fields": (("seconds", "memory_mb", "cpus"), ("gpus", "gpu_memory_mb"), ("output_mb", "pids"))},
+            {"fields": (("seconds", "memory_mb", "cpus"), ("gpus", "gpu_memory_mb"), ("output_mb", "pids"), "walls")},
         ),
         (_("Quotas"), {"fields": (("daily_quota", "total_quota"), ("failure_quota", "active_limit"))}),
         (

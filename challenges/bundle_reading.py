@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from challenges.locks import LIMITS
 from challenges.models import Challenge, Phase
 from challenges.schema import ROLES, TASKS
 from challenges.untrusted import ORGANISER_CAPS
@@ -35,7 +36,10 @@ GENERAL: Final[Keys] = {
     "white_box": (bool, "white_box"),
 }
 SECTIONS: Final[dict[str, Keys]] = {
-    "limits": {name: (int, name) for name in ("seconds", "memory_mb", "cpus", "gpus", "output_mb", "pids")},
+    "limits": {
+        **{name: (int, name) for name in LIMITS},
+        "walls": (list, "walls"),
+    },
     "quotas": {
         "daily": (int, "daily_quota"),
         "total": (int, "total_quota"),
@@ -64,6 +68,7 @@ _KINDS: Final[dict[type, Any]] = {
     int: gettext_lazy("a whole number"),
     float: gettext_lazy("a number"),
     bool: gettext_lazy("true or false"),
+    list: gettext_lazy("a list in square brackets"),
     datetime: gettext_lazy("a date with a time, such as 2027-01-31T18:00:00"),
 }
 

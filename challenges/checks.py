@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from django.utils import timezone
 
-from challenges import anchors, blind, calendar, overlap, subsample, tables
+from challenges import anchors, blind, calendar, overlap, subsample, tables, walls
 from challenges.anchors import Anchors
 from challenges.blind import ENOUGH_SCORED, GOOD_SCORED
 from challenges.findings import Finding
@@ -103,7 +103,14 @@ def _limits(challenge: Challenge) -> list[Finding]:
         found.append(Finding("warning", "limits-memory", {"memory_mb": challenge.memory_mb, "least": _LIBRARIES_MB}))
     if not 0 < challenge.reference_leak <= 1 or not 0 <= challenge.revealed < 1:
         found.append(Finding("error", "constants"))
-    return found or [Finding("ok", "limits", challenge.limits)]
+    return [*(found or [Finding("ok", "limits", challenge.limits)]), *_walls(challenge)]
+
+
+def _walls(challenge: Challenge) -> list[Finding]:
+    """Nothing if the challenge demands no walls, or all is well."""
+    if not challenge.walls or walls.are_offered(challenge.walls) is not False:
+        return []
+    return [Finding("warning", "walls-absent", {"walls": ", ".join(challenge.walls)})]
 
 
 def _texts(challenge: Challenge) -> list[Finding]:

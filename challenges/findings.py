@@ -248,6 +248,13 @@ SENTENCES: Final[dict[str, tuple[Any, Any]]] = {
         _("Resources"),
         _("%(memory_mb)s MB of memory are little: importing the usual libraries takes about %(least)s MB."),
     ),
+    "walls-absent": (
+        _("Resources"),
+        _(
+            "No host of this installation offers the demanded walls (%(walls)s) now. Images would wait until the "
+            "operator adds one that does."
+        ),
+    ),
     "limits-beyond": (_("Resources"), _("A step may take at most %(hours)s hours.")),
     "constants": (_("Constants"), _("The reference leak must be greater than 0 and the revealed share less than 1.")),
     "rules-missing": (_("Texts"), _("There are no rules. Participants accept them when they join.")),

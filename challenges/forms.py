@@ -7,7 +7,7 @@ from django.contrib.auth import get_user_model
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from challenges import calendar, locks
+from challenges import calendar, locks, walls
 from challenges.models import Challenge, Phase
 from challenges.schema import Role, Schema
 from challenges.uploads import SUFFIXES
@@ -37,6 +37,17 @@ class ChallengeForm(forms.ModelForm[Challenge]):
         help_text=gettext_lazy(
             "Email addresses, one per line. Organisers edit the challenge, see exact scores and logs of private runs, "
             "and enter anchors. To reach these pages they must also be staff and in the group “Organisers”."
+        ),
+    )
+
+    walls = forms.MultipleChoiceField(
+        label=gettext_lazy("Demanded walls"),
+        required=False,
+        choices=walls.choices,
+        widget=forms.CheckboxSelectMultiple,
+        help_text=gettext_lazy(
+            "Images always run without a network, with a read-only root and without privileges. Runs of a challenge "
+            "that demands more go only to hosts that offer it: the check says if there is none."
         ),
     )
 

@@ -16,7 +16,7 @@ from django.utils.translation import get_language
 from django.utils.translation import gettext_lazy as _
 from simple_history.models import HistoricalRecords
 
-from challenges import splits, tables
+from challenges import splits, tables, walls
 from challenges.findings import Finding
 from challenges.metrics.utility import METRICS
 from challenges.scenarios import registry
@@ -183,6 +183,17 @@ class Challenge(models.Model):
         """The text `field` in the reader's language; English where there is no translation."""
         german = getattr(self, f"{field}_de") if (get_language() or "").startswith("de") else ""
         return str(german or getattr(self, field))
+
+    def clean(self) -> None:
+        try:
+            walls.check(self.walls)
+        except ValidationError as error:
+            raise ValidationError({"walls": error.messages}) from error
+
+    @property
+    def wall_titles(self) -> str:
+        """The walls that it demands, as people call them; empty if it demands none."""
+        return walls.titles(self.walls)
 
     @property
     def limits(self) -> dict[str, int]:

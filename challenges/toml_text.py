@@ -32,6 +32,8 @@ def _value(value: Any) -> str:
         return repr(value)
     if isinstance(value, datetime):
         return value.isoformat()
+    if isinstance(value, list):
+        return "[" + ", ".join(_value(item) for item in value) + "]"
     return _string(value)
 
 

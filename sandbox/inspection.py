@@ -83,3 +83,8 @@ def note(host: Host) -> bool:
     Host.objects.filter(pk=host.pk).update(**fields)
     host.refresh_from_db()
     return True
+
+
+def offered() -> list[frozenset[str]]:
+    """The walls of each host that takes runs."""
+    return [frozenset(walls) for walls in Host.objects.filter(state=Host.State.ACTIVE).values_list("walls", flat=True)]

@@ -10,8 +10,9 @@ class SubmissionsConfig(AppConfig):
     verbose_name = _("Submissions")
 
     def ready(self) -> None:
+        from challenges import walls  # models exist only now
         from sandbox import alarms as operators
-        from sandbox import purposes, retention  # models exist only now
+        from sandbox import inspection, purposes, retention
         from submissions import alarms, permissions  # noqa: F401 -- the latter registers who may do what
         from submissions.purpose import SubmissionStep
         from submissions.retention import StepKeeper
@@ -19,6 +20,7 @@ class SubmissionsConfig(AppConfig):
 
         purposes.register(PURPOSE, SubmissionStep())
         name_priorities()
+        walls.ask(inspection.offered)
         retention.register(StepKeeper())
         operators.watch(alarms.conditions, alarms.KINDS)
         post_migrate.connect(schedule_sweeps, sender=self)
