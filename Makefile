@@ -47,7 +47,7 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/djlint --quiet --check --lint anomed_site/templates challenges/templates
+	$(BIN)/djlint --quiet --check --lint anomed_site/templates challenges/templates sandbox/templates
 	$(MANAGE) makemigrations --check --dry-run --verbosity 0
 
 test: engine browser kits lint

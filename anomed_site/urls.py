@@ -5,6 +5,7 @@ from django.contrib import admin
 from django.urls import include, path
 
 from anomed_site import health, live, metrics, pages, tokens
+from sandbox import operate
 
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]  # one door, with its limits
 
@@ -20,6 +21,7 @@ urlpatterns = [
     path("profile/tokens/<str:key>/revoke/", tokens.revoke, name="token_revoke"),
     path("accounts/", include("allauth.urls")),
     path("api/v1/", include("submissions.api.urls")),
+    path("admin/sandbox/operate/", admin.site.admin_view(operate.page), name="operate"),
     path("admin/", admin.site.urls),
     path("i18n/", include("django.conf.urls.i18n")),
     path("healthz", health.Healthz.as_view(), name="healthz"),

@@ -5,7 +5,7 @@ from typing import Any
 from django.contrib import admin
 from django.http import HttpRequest
 
-from sandbox.models import Gpu, Host, Image, Run, Slot
+from sandbox.models import Alarm, Gpu, Host, Image, Run, Slot
 
 
 class ReadOnlyAdmin(admin.ModelAdmin[Any]):
@@ -68,3 +68,10 @@ class HostAdmin(ReadOnlyAdmin):
     list_display = ("name", "url", "state", "heartbeat", "avoid_until")
     list_filter = ("state",)
     inlines = (SlotInline, GpuInline)
+
+
+@admin.register(Alarm)
+class AlarmAdmin(ReadOnlyAdmin):
+    list_display = ("kind", "subject", "sentence", "raised_at", "cleared_at")
+    list_filter = ("kind",)
+    date_hierarchy = "raised_at"

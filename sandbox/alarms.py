@@ -13,6 +13,7 @@ from django.conf import settings
 from django.core.mail import send_mail
 from django.db import IntegrityError, transaction
 from django.db.models import Q
+from django.urls import reverse
 from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -159,7 +160,7 @@ def _tell(subject: str, text: str) -> None:
     """Mails the operators. Without a mail server that answers, the alarm still stands in the admin and the metrics."""
     if not settings.OPERATORS:
         return
-    text += f"\n\n{settings.SITE_URL}/admin/sandbox/operate/\n"
+    text += f"\n\n{settings.SITE_URL}{reverse('operate')}\n"
     try:
         send_mail(f"[{settings.SITE_NAME}] {subject}", text, None, settings.OPERATORS)
     except OSError as error:  # of the connection, or smtplib's, which are OSErrors too

@@ -60,7 +60,10 @@ def of(run: Run, views: Sequence[HostView]) -> Wait:
     fitting = [view for view in walled if _fits(run, view, free=False)]
     if not fitting:
         numbers = {"number": run.wants.gpus, "memory": run.wants.gpu_memory_mb}
-        return Wait(For.HOSTS, _("No host has %(number)s GPUs of at least %(memory)s MB.") % numbers)
+        text = _("No host has as many GPUs as it wants: %(number)s.")
+        if run.wants.gpu_memory_mb:
+            text = _("No host has as many GPUs as it wants: %(number)s, of at least %(memory)s MB.")
+        return Wait(For.HOSTS, text % numbers)
     open_ones = [view for view in fitting if view.takes_runs(now)]
     if not open_ones:
         return Wait(For.SERVICE, _("The hosts that could take it are out of service or do not answer."))

@@ -157,7 +157,7 @@ class TestQueue:
         raised()
         sentences = sorted(Alarm.objects.values_list("sentence", flat=True))
         assert sentences == [
-            "Runs wait in vain. No host has 2 GPUs of at least 40000 MB.",
+            "Runs wait in vain. No host has as many GPUs as it wants: 2, of at least 40000 MB.",
             "Runs wait in vain. No host offers all walls that it demands: gvisor, standard.",
         ]
 
