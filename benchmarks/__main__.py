@@ -5,9 +5,9 @@ import json
 import sys
 import time
 
-from benchmarks import overhead, standings, throughput, upload
+from benchmarks import gpu_race, overhead, standings, throughput, upload
 
-ALL = {"overhead": overhead, "throughput": throughput, "standings": standings, "upload": upload}
+ALL = {"overhead": overhead, "throughput": throughput, "standings": standings, "upload": upload, "gpu_race": gpu_race}
 
 
 def main() -> int:

@@ -1,14 +1,18 @@
 """GPUs: who gets which, for how long, and what happens to one that is lost. The rows here are invented."""
 
+import contextlib
 from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from django.db import transaction
 from django.utils import timezone
 
+from benchmarks import gpu_race
 from sandbox import actions, devices, hopeless, leases, nvidia, reaper
 from sandbox.models import Gpu, Host, Image, Run, Slot
 from sandbox.reasons import Reason
+from tests import databases
 
 
 @pytest.fixture
@@ -86,6 +90,37 @@ class TestFit:
             waiting(gpus=4, priority=9)  # more than anybody has
         plain = waiting(gpus=0)
         assert leases.claim("me") == plain
+
+
+class TestRaces:
+    @pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+    def test_two_workers_never_both_get_one(self, database):
+        """A small version of the benchmark: processes of their own on a database of its own."""
+        with contextlib.ExitStack() as stack:
+            url = "" if database == "sqlite" else stack.enter_context(databases.postgres())
+            facts = gpu_race.race(url, 300)
+        assert (facts["both"], facts["none"]) == (0, 0)
+        assert sum(facts["wins"]) == 300
+        assert facts["at_the_same_time"] > 30  # it was a race
+
+    def test_one_that_was_taken_meanwhile(self, make_host, waiting, monkeypatch):
+        """Between seeing that it is free and taking it, another worker was quicker: not even the slot is kept."""
+        make_host("one", 8000)
+        quicker = waiting(due_at=timezone.now() + timedelta(days=1))
+        slower = waiting()
+        honest = leases._fitting_gpus
+
+        def fitting_gpus(*args: object) -> list[Gpu]:
+            seen = honest(*args)
+            Gpu.objects.update(run=quicker)
+            return seen
+
+        monkeypatch.setattr(leases, "_fitting_gpus", fitting_gpus)
+        with pytest.raises(leases._Taken), transaction.atomic():
+            leases._take(slower, "me")
+        assert not Slot.objects.exclude(run=None).exists()
+        slower.refresh_from_db()
+        assert slower.state == Run.State.QUEUED
 
 
 class TestDeadHolders:
