@@ -30,21 +30,17 @@ def schedule_sweeps(using: str, **kwargs: Any) -> None:
     """Sees to it that what was lost, abandoned or not told of is looked after, and that what is old goes."""
     from django_q.models import Schedule  # models cannot be imported before the apps are ready
 
-    for name, func, minutes in (
-        ("submissions.sweep", "submissions.tasks.sweep", 1),
-        ("submissions.registry", "submissions.registry.pushes.sweep", 5),
+    for name, func in (
+        ("submissions.sweep", "submissions.tasks.sweep"),
+        ("submissions.registry", "submissions.registry.pushes.sweep"),
     ):
         Schedule.objects.using(using).update_or_create(
             name=name,
             defaults={
                 "func": func,
                 "schedule_type": Schedule.MINUTES,
-                "minutes": minutes,
+                "minutes": 1,
                 "repeats": -1,
                 "cluster": "web",
             },
         )
-    Schedule.objects.using(using).update_or_create(
-        name="submissions.clean",
-        defaults={"func": "submissions.tasks.clean", "schedule_type": Schedule.DAILY, "repeats": -1, "cluster": "web"},
-    )

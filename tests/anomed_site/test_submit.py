@@ -1,5 +1,6 @@
 """Entering an image with a plain form, for browsers without JavaScript."""
 
+import os
 from typing import Any
 
 import pytest
@@ -112,3 +113,22 @@ def test_nothing_is_entered_in_a_closed_challenge(browsers: dict[str, Client], u
     Challenge.objects.update(status="closed")
     assert "This challenge does not take entries now." in browsers["ada"].get(url).content.decode()
     assert browsers["ada"].post(url, form()).status_code == 422
+
+
+@pytest.mark.parametrize(("installed", "ways"), [(True, 3), (False, 2)])
+def test_docker_push_is_shown_where_it_is_possible(
+    browsers: dict[str, Client],
+    url: str,
+    teams: dict[str, Team],
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    installed: bool,
+    ways: int,
+) -> None:
+    settings.REGISTRY = {"address": "arena.example.org"}
+    monkeypatch.setenv("PATH", os.environ["PATH"] if installed else "/nowhere")
+    page = browsers["ada"].get(url).content.decode()
+    push = f"docker push arena.example.org/clinic/team-ada-{teams['ada'].pk}/NAME:defense"
+    assert [text in page for text in ("data-upload-create", "anomed submit clinic", push)].count(True) == ways
+    settings.REGISTRY = {"address": ""}
+    assert "docker push" not in browsers["ada"].get(url).content.decode()
