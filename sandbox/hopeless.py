@@ -1,11 +1,12 @@
 """Writes down for operators, run by run, that none of the hosts could ever take it."""
 
 import structlog
-from django.utils import timezone
+from django.conf import settings
+from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 
 from sandbox import insight, waiting
-from sandbox.models import Run
+from sandbox.models import Run, RunQuerySet
 
 log = structlog.get_logger(__name__)
 
@@ -25,5 +26,11 @@ def note() -> None:
     due.filter(detail__startswith=_prefix()).exclude(detail__in=details).update(detail="")
 
 
+def among(runs: RunQuerySet) -> RunQuerySet:
+    """Those that wait in vain, as far as was noted: for an operator to make a place."""
+    return runs.queued().filter(detail__startswith=_prefix())
+
+
 def _prefix() -> str:
-    return _("No host can take this run:")
+    with translation.override(settings.LANGUAGE_CODE):  # as the reaper wrote it, whoever reads
+        return _("No host can take this run:")

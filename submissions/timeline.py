@@ -13,6 +13,7 @@ from django.db.models import Count
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 
+from sandbox import hopeless
 from sandbox.models import Run
 from sandbox.reasons import Reason, hint, sentence
 from submissions.models import Duel, Release, Step, Submission
@@ -78,6 +79,7 @@ class Timeline:
     duels: Duels
     failure: Failure | None = None
     rehearsal: Sequence[Step] = field(default_factory=tuple)
+    waits_for_operator: bool = False
 
 
 def of(submission: Submission, *, exact: bool) -> Timeline:
@@ -98,7 +100,8 @@ def of(submission: Submission, *, exact: bool) -> Timeline:
         )
         for stage in stages
     ]
-    return Timeline(moments, duels, failure_of(submission), rehearsal)
+    waiting = hopeless.among(Run.objects.filter(pk__in=submission.steps.values("run"))).exists()
+    return Timeline(moments, duels, failure_of(submission), rehearsal, waiting)
 
 
 def steps_of(submission: Submission) -> list[Step]:

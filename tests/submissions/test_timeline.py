@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from challenges.models import Challenge
-from sandbox.models import Run
+from sandbox import hopeless
+from sandbox.models import Host, Run
 from submissions import timeline
 from submissions.models import Duel, Release, Submission, Team
 from submissions.states import State
@@ -120,3 +121,27 @@ def test_organisers_alone_get_the_runs_themselves(ready: Ready) -> None:
     assert all(line.run is None for line in lines)
     exact = [line.run for moment in timeline.of(entry, exact=True).moments for line in moment.runs]
     assert all(isinstance(run, Run) for run in exact)
+
+
+def test_team_reads_that_an_entry_waits_for_the_operator_and_nothing_about_hosts(
+    ready: Ready, clinic: Challenge, teams: dict[str, Team], client: Any
+) -> None:
+    clinic.walls = ["userns"]
+    clinic.save()
+    host = Host.objects.create(name="cellar", url="unix:///cellar", walls=["standard"])
+    entry = ready("ada", "defense")
+    client.force_login(teams["ada"].members.get())
+    page = f"/submissions/{entry.pk}/"
+    assert "waits for the operator" not in client.get(page).content.decode()
+
+    hopeless.note()
+    for language, words in (("en", "It waits for the operator of this site"), ("de", "alert alert-info")):
+        content = client.get(page, headers={"Accept-Language": language}).content.decode()
+        assert words in content
+        assert "userns" not in content
+        assert host.name not in content
+    assert "userns" in entry.steps.order_by("-pk")[0].run.detail
+
+    Host.objects.update(walls=["standard", "userns"])
+    hopeless.note()
+    assert "waits for the operator" not in client.get(page).content.decode()
