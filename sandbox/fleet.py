@@ -34,6 +34,7 @@ def add(*, name: str, url: str, slots: int, image_room_gb: int = 100) -> Host:
             "heartbeat": None,
             "engine": {},
             "complaint": _("It has not answered yet."),
+            "gpu_complaint": "",
             "image_room_gb": image_room_gb,
         },
     )
@@ -54,6 +55,7 @@ def uncordon(*, host: Host) -> None:
     if host.joining:
         raise HostError(_("%(host)s has not answered yet. It takes runs as soon as it does.") % {"host": host})
     _move(host, Host.State.ACTIVE, (Host.State.CORDONED, Host.State.DRAINING, Host.State.DRAINED))
+    tasks.send_look_at_gpus(host.pk)  # a drained host is not looked at
     for _slot in range(Slot.objects.filter(host=host, run=None).count()):
         tasks.send_wakeup()
 
