@@ -103,7 +103,7 @@ def _disk() -> Iterator[Condition]:
 
 def _host(view: HostView) -> Iterator[Condition]:
     name = view.host.name
-    if view.host.state != view.host.State.DRAINED:
+    if view.host.state != view.host.State.DRAINED and not view.host.joining:
         silent = view.silent_seconds
         if silent is not None and silent > 60 * conf().alarm_host_minutes:
             text = _("The host %(host)s has not answered for %(minutes)s minutes.")

@@ -141,6 +141,12 @@ class TestHosts:
         Host.objects.update(heartbeat=ago(7000), state=state, complaint="Old.")
         assert raised() == set()
 
+    def test_a_host_that_has_not_joined_yet(self, one: Host) -> None:
+        Host.objects.update(
+            url="tcp://one:2376", heartbeat=None, state="cordoned", complaint="It has not answered yet."
+        )
+        assert raised() == set()
+
     def test_complaints_and_lost_gpus(self, one: Host) -> None:
         Host.objects.update(complaint="The engine is too old.")
         Gpu.objects.create(host=one, uuid="GPU-a", memory_mb=1, lost_at=timezone.now())
