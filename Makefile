@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 MANAGE := $(BIN)/python manage.py
 ARGS ?=
 
-.PHONY: help demo run test lint check kits hostile benchmarks screenshots engine browser prepare messages clean
+.PHONY: help demo run test lint check kits hostile benchmarks screenshots engine gvisor browser prepare messages clean
 
 help:
 	@echo "make demo          the arena with a real challenge, teams, duels and boards (ARGS=--exit: stop after printing)"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint          linters and types alone"
 	@echo "make kits          the base images and the starter kits"
 	@echo "make hostile       hostile images and archives against the sandbox, on runc and on gVisor (ARGS=--mutations)"
+	@echo "make gvisor        the second wall: this machine's engine learns of gVisor (as root)"
 	@echo "make benchmarks    the four ratios"
 	@echo "make screenshots   pictures of every page of the running demo"
 	@echo "make messages      collect texts for translation"
@@ -25,6 +26,9 @@ $(VENV)/.ready: pyproject.toml constraints.txt client/pyproject.toml
 
 engine:
 	@deploy/ensure engine
+
+gvisor: engine
+	@deploy/ensure gvisor
 
 browser:
 	@deploy/ensure tests
@@ -53,7 +57,7 @@ lint: $(VENV)/.ready
 test: engine browser kits lint
 	$(BIN)/python -m pytest $(ARGS)
 
-hostile: engine kits
+hostile: engine gvisor kits
 	@$(BIN)/python -m tests.hostile $(ARGS)
 
 benchmarks: engine prepare kits

@@ -71,6 +71,7 @@ class SpareEngine:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self) -> None:
+        self.folder.chmod(0o711)  # an engine that remaps users must pass as nobody
         config = self.folder / "daemon.json"
         config.write_text(json.dumps(dict(self.config)))
         command = [
