@@ -12,20 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from django.core.management import call_command
 
-from challenges.scenarios.base import OutputProblem
-from challenges.scenarios.outputs import read_rows
 from sandbox import actions, chambers, purposes, reaper, worker
 from sandbox.engine import Engine
 from sandbox.models import Image, Run
-from sandbox.reasons import Reason, Rejected
 from tests.hostile import archives
 from tests.hostile.cases import CASES
 from tests.hostile.ears import Ears
 from tests.hostile.model import SCORED, Case, Outcome, Seen, judge
+from tests.hostile.reading import TOKENS, read
 from tests.hostile.stage import LIMITS
 
 PURPOSE = "hostile"
-TOKENS = [f"r{number:016x}" for number in range(600)]  # more than a rehearsal has: programs take it for a private run
 MOST_LOG = 2_200_000  # bytes on the engine's disk: two files of 1 MB, and what was being written
 
 # Refused by the check of its archive before it comes to this; here it is loaded past the check.
@@ -56,14 +53,6 @@ class Hostile:
 
     def settle(self, run: Run, verdict: Any) -> None:
         """Nothing follows."""
-
-
-def read(collected: Path) -> dict[str, Any]:
-    """In the isolated child: the scores, as the scenario reads them."""
-    try:
-        return {"rows": len(read_rows(collected, "scores", TOKENS, ("score",)))}
-    except OutputProblem as problem:
-        raise Rejected(Reason.OUTPUT_INVALID, problem.sentence) from problem
 
 
 class Bench:

@@ -171,16 +171,18 @@ def run_all(tell: Callable[[str], None]) -> dict[str, list[str]]:
     from tests.hostile.inner import Bench
 
     with Ears() as ears, Bench(ears) as bench:
+        unsound: set[str] = set()  # what fails anyway notices nothing
         claimed = {mutation.name: bench.cases_for(mutation.name) for mutation in MUTATIONS}
         for case in {case.id: case for cases in claimed.values() for case in cases}.values():
-            complaints = bench.complaints(case)
-            assert not complaints, f"{case.id} does not hold with all protections in place: {complaints}"
-        tell("all cases hold with every protection in place")
+            if complaints := bench.complaints(case):
+                tell(f"{case.id} does not hold with every protection in place: {complaints}")
+                unsound.add(case.id)
+        tell("the cases were run with every protection in place")
         noticed = {}
         for mutation in MUTATIONS:
             with mutated(mutation):
                 found = {case.id: bench.complaints(case) for case in claimed[mutation.name]}
-            noticed[mutation.name] = [case for case, complaints in found.items() if complaints]
+            noticed[mutation.name] = [case for case, complaints in found.items() if complaints and case not in unsound]
             shown = "; ".join(f"{case} ({complaints[0][:70]})" for case, complaints in found.items() if complaints)
             tell(f"without {mutation.protection}: {shown or 'NOBODY NOTICES'}")
         return noticed

@@ -187,8 +187,9 @@ def _two_cases(path: Path, base: Base) -> bytes:
     """Two names that an engine takes for one: the check would read one, the engine the other."""
     made = _image(base)
     text = made.config_json.replace(b'"config": {', b'"Config": {"Volumes": {"/x": {}}}, "config": {', 1)
-    manifest = [{"Config": "config.json", "RepoTags": None, "Layers": []}]
-    return tar(member("config.json", text), member("manifest.json", json.dumps(manifest).encode()))
+    manifest = [{"Config": "config.json", "RepoTags": None, "Layers": ["layer.tar"]}]
+    described = member("manifest.json", json.dumps(manifest).encode())
+    return tar(member("layer.tar", made.layers[0]), member("config.json", text), described)
 
 
 def _tagged(path: Path, base: Base) -> Path:
@@ -239,8 +240,8 @@ CASES = [
           _bomb, refused("unpacks to more"), _CAPS),
     _case("gzip-bomb", "An archive that unpacks to two gigabytes from two megabytes.",
           _gzip_bomb, refused("unpacks to more"), _CAPS),
-    _case("10,000-layers", "Ten thousand layers.", _many_layers, refused("10000 layers"), _CAPS),
-    _case("5,000-files", "Five thousand files beside the image.", _many_files, refused("more than"), _CAPS),
+    _case("ten-thousand-layers", "Ten thousand layers.", _many_layers, refused("10000 layers"), _CAPS),
+    _case("thousands-of-files", "Five thousand files beside the image.", _many_files, refused("more than"), _CAPS),
     _case("digest-lies", "A layer that is not what the configuration says.",
           _digest_lies, refused("does not have the digest")),
     _case("config-lies", "A configuration under the digest of another one.", _config_lies, refused("digest")),

@@ -69,10 +69,12 @@ time.sleep(600)
 import time
 say("leaving one behind", "yes")
 polite()
+first = os.getpid()
 if os.fork() == 0:
     os.setsid()
     if os.fork() == 0:
-        time.sleep(0.5)
+        while os.path.exists(f"/proc/{first}"):
+            time.sleep(0.01)
         while True:
             with contextlib.suppress(OSError):
                 write(OUTPUT / "scores.csv", "changed later")
