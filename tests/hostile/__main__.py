@@ -70,6 +70,9 @@ def perform(
                     stage.arena.walls = WALLS[runtime]
                     stage.arena.serve()
                 performances.append(play(stage, ears, runtime, cases, tell))
+                for name, seen in performances[-1].seen.items():
+                    if not seen.held:
+                        tell(f"{runtime}: {name} FAILED: {'; '.join(seen.complaints)[:500]}")
         return performances, curtain(stage)
 
 

@@ -159,10 +159,15 @@ def _mutations(results: dict[str, Any]) -> Iterator[str]:
 
 def merge(parts: list[dict[str, Any]]) -> dict[str, Any]:
     """Several runs' results as one: the later one counts."""
-    whole: dict[str, Any] = {"runtimes": {}, "end": {}}
+    whole: dict[str, Any] = {"runtimes": {}, "end": {}, "mutations": {}}
     for part in parts:
-        for key, value in part.items():
-            whole.setdefault(key, {}).update(value)
+        whole["end"] |= part.get("end", {})
+        whole["mutations"] |= part.get("mutations", {})
+        for runtime, seen in part.get("runtimes", {}).items():
+            earlier = whole["runtimes"].setdefault(runtime, {"cases": {}, "aftermath": {}, "seconds": 0})
+            earlier["cases"] |= seen["cases"]
+            earlier["aftermath"] |= seen["aftermath"]
+            earlier["seconds"] += seen["seconds"]
     return whole
 
 

@@ -190,7 +190,10 @@ class Stage:
                 seen.logs["private"] = self.private_log(entry)
         seen.complaints = judge(entry.case, seen, runtime)
         if entry.case.check is not None:
-            seen.complaints += entry.case.check(entry)
+            try:
+                seen.complaints += entry.case.check(entry)
+            except Exception as error:  # one broken look must not hide what the other cases showed
+                seen.complaints.append(f"it could not be looked at: {error!r}")
         return seen
 
     def _outcome(self, entry: Entry) -> Outcome:
