@@ -50,7 +50,6 @@ def write_ours(name: str) -> None:
     """Makes what this server shows to the host of that name, in the host's folder. Replaces what was there."""
     issued = _issue(f"control {installation()[:8]}", ExtendedKeyUsageOID.CLIENT_AUTH, None)
     folder = certificates_of(name)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for file, text in (("ca.pem", issued.authority), ("cert.pem", issued.certificate), ("key.pem", issued.key)):
         write_secret(folder / file, text)
 
@@ -60,13 +59,13 @@ def remove_ours(name: str) -> None:
     shutil.rmtree(certificates_of(name), ignore_errors=True)
 
 
-def end_of_ours(name: str) -> datetime | None:
-    """When our certificate for that host ends, and the host's own, made with it, about then; None if there is none."""
+def days_left(name: str) -> int | None:
+    """How long our certificate for that host is good, and about so the host's own; None if there is none."""
     try:
         text = (certificates_of(name) / "cert.pem").read_bytes()
     except OSError:
         return None
-    return x509.load_pem_x509_certificate(text).not_valid_after_utc
+    return (x509.load_pem_x509_certificate(text).not_valid_after_utc - datetime.now(UTC)).days
 
 
 def _authority() -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
@@ -154,6 +153,7 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> str:
 
 def write_secret(path: Path, text: str) -> None:
     """A whole file or none, readable by this user only."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.new")
     temporary.unlink(missing_ok=True)
     temporary.touch(mode=0o600)

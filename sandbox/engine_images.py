@@ -43,15 +43,22 @@ class EngineImages(Connection):
     def load(self, stream: Iterable[bytes], image_id: str) -> None:
         """Loads a docker-archive that we wrote ourselves, and gives the image a private name so that it is kept.
 
-        Raises `Rejected` (image_invalid) when a layer cannot be unpacked, through its own fault.
+        Raises `Rejected` (image_invalid) when a layer cannot be unpacked, through its own fault; NoSpace.
         """
+        try:
+            self._load(stream, image_id)
+        except EngineFault as fault:
+            if str(fault).strip().lower().endswith(_FULL):
+                raise NoSpace(f"load the image: {_FULL}") from fault
+            raise
+
+    def _load(self, stream: Iterable[bytes], image_id: str) -> None:
         with asking("load the image"):
             client = self._connect(conf().load_timeout)
             try:
                 for message in client.load_image(ours(stream)) or ():
                     if "error" in message:
                         _refuse_unusable_layer(message["error"])
-                        _say_full(message["error"])
                         raise EngineFault(f"load the image: {message['error']}")
                 client.tag(image_id, f"{self.prefix}/{abbreviated(image_id)}", "run")
             finally:
@@ -113,12 +120,8 @@ _CANNOT_UNPACK = gettext_noop(
 )
 # how the engine says that unpacking failed: the programs that it starts for it have ended by themselves
 _UNPACKING = re.compile(r"(?:Error processing tar file\(exit status \d+\)|failed to register layer): ")
+_FULL = os.strerror(errno.ENOSPC).lower()
 _TROUBLES_OF_A_HOST = (*(os.strerror(number).lower() for number in (*OUR_TROUBLES, errno.ENOMEM)), "unexpected eof")
-
-
-def _say_full(message: str) -> None:
-    if message.strip().lower().endswith(os.strerror(errno.ENOSPC).lower()):
-        raise NoSpace(f"load the image: {os.strerror(errno.ENOSPC)}")
 
 
 def _refuse_unusable_layer(message: str) -> None:

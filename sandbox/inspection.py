@@ -7,8 +7,9 @@ from typing import Any
 
 import structlog
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
-from sandbox import gpus, offers, selftest, tasks
+from sandbox import certificates, gpus, offers, selftest, tasks
 from sandbox.conf import conf
 from sandbox.connection import why
 from sandbox.engine import Engine, EngineFault
@@ -16,6 +17,7 @@ from sandbox.hosts import engine_of
 from sandbox.models import Host
 from sandbox.offers import Offer
 
+WARN_DAYS = 60  # before certificates end
 AVOID = timedelta(seconds=90)  # until after the next round
 
 log = structlog.get_logger(__name__)
@@ -34,8 +36,16 @@ def look(host: Host) -> dict[str, Any]:
         _tested.pop(engine.url, None)
         raise
     host.refresh_from_db(fields=["gpu_complaint"])  # which stands until the GPUs are looked at again
-    complaints = [*offer.complaints, *host.gpu_complaint.splitlines()]
+    complaints = [*offer.complaints, *host.gpu_complaint.splitlines(), *_certificates(host)]
     return {"engine": info, "walls": offer.walls, "complaint": "\n".join(complaints)}
+
+
+def _certificates(host: Host) -> list[str]:
+    days = certificates.days_left(host.name)
+    if days is None or days > WARN_DAYS:
+        return []
+    text = _("Its certificates end in %(days)d days. Renew them: manage.py host %(host)s rejoin --through ...")
+    return [text % {"days": days, "host": host.name}]
 
 
 def _confirmed(engine: Engine, info: dict[str, Any]) -> Offer:

@@ -40,7 +40,7 @@ def address_of(url: str) -> tuple[str, int]:
         address, port = parts.hostname or "", parts.port or 0
     except ValueError:
         address, port = "", 0
-    sound = bool(_DNS_NAME.fullmatch(address)) or _is_ip(address)
+    sound = _is_ip(address) or bool(_DNS_NAME.fullmatch(address) and not address.rpartition(".")[2].isdigit())
     if not sound or not port or url not in (f"tcp://{address}:{port}", f"tcp://[{address}]:{port}"):
         raise HostError(_("The address of a host is tcp://ADDRESS:PORT, for example tcp://192.0.2.7:2376."))
     return address, port

@@ -11,15 +11,13 @@ if [ -d /run/systemd/system ]; then
     rm -f "/etc/systemd/system/$UNIT.service" "/etc/systemd/system/$UNIT-containerd.service"
     systemctl daemon-reload
 fi
-# the engine and containerd, then what still runs from the folder: keepers of containers, and the containers themselves
+# the engine, containerd, keepers of containers, and containers themselves; the pattern is no argument, or grep found itself
 ours() {
-    for process in /proc/[0-9]*; do
-        [ "${process#/proc/}" = "$$" ] && continue
-        if tr '\0' '\n' < "$process/cmdline" 2>/dev/null | grep -qF "$FOLDER/" ||
-            awk '$5 == "/"' "$process/mountinfo" 2>/dev/null | grep -qF "upperdir=$FOLDER/"; then
-            echo "${process#/proc/}"
-        fi
-    done
+    {
+        printf '%s\n' "$FOLDER/run/" "$FOLDER/containerd.toml" "$FOLDER/daemon.json" |
+            grep -lsaF -f - /proc/[0-9]*/cmdline
+        grep -lsE " / / .*upperdir=$FOLDER/" /proc/[0-9]*/mountinfo
+    } | cut -d / -f 3 | sort -u
 }
 tries=0
 for process in $(ours); do kill "$process" 2>/dev/null; done

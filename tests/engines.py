@@ -154,6 +154,7 @@ def add_namespace(namespace: str, address: str, number: int) -> None:
     for arguments in (("address", "add", f"{address}/24", "dev", "eth0"), ("link", "set", "eth0", "up")):
         _ip("-n", namespace, *arguments)
     _ip("-n", namespace, "link", "set", "lo", "up")
+    _ip("neighbour", "flush", "to", address, "dev", BRIDGE, check=False)  # an earlier one had the address
 
 
 def _let_engines_meet() -> None:

@@ -1,6 +1,8 @@
 """A sandbox of its own for each test: a real engine, an installation id that nothing else uses, and polite purposes."""
 
 import json
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 from hostile_readers import read_answer
 from image_builder import ImageBuilder, busybox_layer
@@ -125,6 +128,32 @@ def run(queue: Callable[..., Run]) -> Callable[..., Run]:
         return queued
 
     return run
+
+
+@pytest.fixture
+def start_worker(engine: Engine, settings: Any) -> Iterator[Callable[[], "subprocess.Popen[str]"]]:
+    """Starts real worker processes on this test's database; those that still run in the end are killed."""
+    processes = []
+    here = Path(__file__).parent
+
+    def start_worker() -> "subprocess.Popen[str]":
+        given = {
+            "path": [str(here.parent.parent), str(here)],
+            "database": str(connection.settings_dict["NAME"]),
+            "private_root": str(settings.PRIVATE_ROOT),
+            "installation": settings.INSTALLATION,
+            "sandbox": settings.SANDBOX,
+            "once": True,
+        }
+        command = [sys.executable, str(here / "worker_process.py"), json.dumps(given)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
+        processes.append(process)
+        return process
+
+    yield start_worker
+    for process in processes:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture

@@ -1,14 +1,10 @@
 """Exactly once: workers that race, are killed, lose their lease, or meet a cancelled run."""
 
-import json
 import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,32 +20,6 @@ from sandbox.workers import worker_name
 
 ANSWER = "echo yes > /output/answer.txt"
 DEAD = worker_name().rpartition(":")[0] + ":1"  # this process id, but born at another time
-
-
-@pytest.fixture
-def start_worker(engine: Any, settings: Any) -> Iterator[Callable[[], subprocess.Popen[str]]]:
-    """Starts real worker processes on this test's database; those that still run in the end are killed."""
-    processes = []
-    here = Path(__file__).parent
-
-    def start_worker() -> subprocess.Popen[str]:
-        given = {
-            "path": [str(here.parent.parent), str(here)],
-            "database": str(connection.settings_dict["NAME"]),
-            "private_root": str(settings.PRIVATE_ROOT),
-            "installation": settings.INSTALLATION,
-            "sandbox": settings.SANDBOX,
-            "once": True,
-        }
-        command = [sys.executable, str(here / "worker_process.py"), json.dumps(given)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True)
-        processes.append(process)
-        return process
-
-    yield start_worker
-    for process in processes:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture
