@@ -14,17 +14,19 @@ from tests.arena import ORGANISER, Arena, patients, write_challenge
 
 @dataclass(frozen=True)
 class Verdict:
-    """A measured ratio against the line that it has to meet."""
+    """A measured ratio against the line that it has to meet; without a line it is for information."""
 
     what: str
     ratio: float
-    at_most: float
+    at_most: float | None = None
 
     @property
     def met(self) -> bool:
-        return self.ratio <= self.at_most
+        return self.at_most is None or self.ratio <= self.at_most
 
     def __str__(self) -> str:
+        if self.at_most is None:
+            return f"       {self.what}: {self.ratio:.2f} (no line to meet)"
         return f"{'met   ' if self.met else 'MISSED'} {self.what}: {self.ratio:.2f} (at most {self.at_most})"
 
 

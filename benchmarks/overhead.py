@@ -1,7 +1,8 @@
 """A duel end to end in the worker, against a bare `docker run` of the same image with the same options.
 
 Twice: with a container that ends at once (its duel is named output_missing), and with the starter kit `random`,
-which reads its inputs and writes scores. Both sides take turns: a change in the machine's speed meets both.
+which reads its inputs and writes scores. Both sides take turns: a change in the machine's speed meets both. Then the
+same in gVisor, for information, if the engine has it.
 """
 
 import json
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from benchmarks.common import Verdict, arena, image_id
 from benchmarks.common import inside as run_inside
 from tests.arena import build
 
-ROUNDS = 30
+ROUNDS, GVISOR_ROUNDS = 30, 10
 WARM_UP = 3
 
 NOTHING = "import os; os._exit(0)"
@@ -29,39 +31,54 @@ def measure() -> tuple[dict[str, Any], list[Verdict]]:
         build(made.var / "nothing", "anomed-test/nothing", NOTHING)
         facts = json.loads(run_inside(made, "overhead", image_id("anomed-test/nothing"), image_id("anomed/random")))
     ratios = {name: fact["worker_ms"] / fact["docker_run_ms"] for name, fact in facts.items()}
-    return facts, [
-        Verdict("worker / docker run, a container that does nothing", ratios["nothing"], 1.5),
-        Verdict("worker / docker run, the kit `random`", ratios["random"], 1.5),
-    ]
+    titles = {"nothing": "a container that does nothing", "random": "the kit `random`"}
+    verdicts = [Verdict(f"worker / docker run, {title}", ratios[name], 1.5) for name, title in titles.items()]
+    for name, title in titles.items():
+        if (fact := facts.get(f"{name} in gVisor")) is not None:
+            verdicts.append(Verdict(f"worker / docker run, {title}, both in gVisor", ratios[f"{name} in gVisor"]))
+            slower = fact["worker_ms"] / facts[name]["worker_ms"]
+            verdicts.append(Verdict(f"worker in gVisor / worker on runc, {title}", slower))
+    return facts, verdicts
 
 
 def inside(*images: str) -> None:
-    """Runs both, in turn, and prints the medians in milliseconds."""
+    """Runs both images, each against its bare run, and prints the medians in milliseconds."""
+    from sandbox import actions
+    from sandbox.offers import Wall
+
+    host = actions.ensure_local_host(slots=1)
+    facts = {}
+    for name, engine_id in zip(("nothing", "random"), images, strict=True):
+        facts[name] = _medians(name, engine_id, ROUNDS, [])
+        if Wall.GVISOR in host.walls:
+            facts[f"{name} in gVisor"] = _medians(f"{name}-gvisor", engine_id, GVISOR_ROUNDS, [Wall.GVISOR.value])
+    sys.stdout.write(json.dumps(facts))
+
+
+def _medians(prefix: str, engine_id: str, rounds: int, walls: list[str]) -> dict[str, Any]:
     from benchmarks import game
-    from sandbox import actions, leases
+    from sandbox import leases
     from sandbox.chambers import chambers
+    from sandbox.models import Run
     from sandbox.worker import drive
     from submissions.models import Submission
 
-    actions.ensure_local_host(slots=1)
-    facts = {}
-    for name, engine_id in zip(("nothing", "random"), images, strict=True):
-        rounds = ROUNDS + WARM_UP
-        game.release(game.entries(kind="defense", number=1, image=game.image(engine_id), prefix=name)[0])
-        game.entries(kind="attack", number=rounds, image=game.image(engine_id), prefix=name)
-        game.pair_all()
-        worker, bare = [], []
-        for _ in range(rounds):
-            run = leases.claim(chambers().worker)
-            worker.append(_milliseconds(lambda run=run: drive(run)))
-            bare.append(_docker_run(run, engine_id))
-        facts[name] = {
-            "worker_ms": round(statistics.median(worker[WARM_UP:]), 1),
-            "docker_run_ms": round(statistics.median(bare[WARM_UP:]), 1),
-            "rounds": ROUNDS,
-        }
-        Submission.objects.update(active=False)
-    sys.stdout.write(json.dumps(facts))
+    game.release(game.entries(kind="defense", number=1, image=game.image(engine_id), prefix=prefix)[0])
+    game.entries(kind="attack", number=rounds + WARM_UP, image=game.image(engine_id), prefix=prefix)
+    game.pair_all()
+    Run.objects.queued().update(walls=walls)
+    worker, bare = [], []
+    for _ in range(rounds + WARM_UP):
+        run = leases.claim(chambers().worker)
+        assert run is not None  # there are as many as rounds
+        worker.append(_milliseconds(partial(drive, run)))
+        bare.append(_docker_run(run, engine_id))
+    Submission.objects.update(active=False)
+    return {
+        "worker_ms": round(statistics.median(worker[WARM_UP:]), 1),
+        "docker_run_ms": round(statistics.median(bare[WARM_UP:]), 1),
+        "rounds": rounds,
+    }
 
 
 def _milliseconds(call: Callable[[], Any]) -> float:
@@ -72,18 +89,30 @@ def _milliseconds(call: Callable[[], Any]) -> float:
 
 def _docker_run(run: Any, engine_id: str) -> float:
     """`docker run` with the worker's options and the inputs of the same duel, removal included."""
-    from sandbox import purposes
+    from sandbox import purposes, walls
     from sandbox.conf import conf
 
     limits = run.wants
+    options = walls.container(
+        image_id=engine_id,
+        step=run.step,
+        limits=limits,
+        gpus=[],
+        inputs="-",
+        outputs="-",
+        conf=conf(),
+        demanded=run.walls,
+    )["HostConfig"]
+    runtime = [f"--runtime={options['Runtime']}"] if "Runtime" in options else []
     with tempfile.TemporaryDirectory() as folder:
         inputs = Path(folder)
         purposes.get(run.purpose).write_inputs(run, inputs)
         inputs.chmod(0o755)
         command = [
-            "docker", "run", "--rm", "--network=none", "--read-only", "--cap-drop=ALL", "--user=65534:65534",
+            "docker", "run", "--rm", *runtime, "--network=none", "--read-only", "--cap-drop=ALL", "--user=65534:65534",
             "--security-opt=no-new-privileges:true", f"--security-opt=seccomp={conf().seccomp}",
-            f"--pids-limit={limits.pids}", f"--memory={limits.memory_mb}m", f"--memory-swap={limits.memory_mb}m",
+            f"--pids-limit={options['PidsLimit']}", f"--memory={options['Memory']}",
+            f"--memory-swap={options['MemorySwap']}",
             f"--cpus={limits.cpus}", "--ipc=private", "--shm-size=16m", "--init", "--no-healthcheck",
             "--tmpfs=/tmp:rw,noexec,nosuid,nodev,size=64m,mode=1777",
             f"--tmpfs=/output:rw,noexec,nosuid,nodev,size={limits.output_mb}m,mode=1777",
