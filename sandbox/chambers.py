@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 
 from sandbox.conf import conf
-from sandbox.engine import HOLDER, RUN, WORKER, Chamber, Engine, EngineFault
+from sandbox.engine import HOLDER, RUN, WORKER, Chamber, Engine, EngineFault, Unreachable
 from sandbox.workers import worker_is_gone, worker_name
 
 log = structlog.get_logger(__name__)
@@ -50,10 +50,10 @@ class Chambers:
 
     def take(self, engine: Engine, output_mb: int) -> Chamber:
         """A chamber for one run, at hand or made now. Raises EngineFault."""
-        if not self._fits(engine, output_mb):
+        if not (self._fits(engine, output_mb) and self._is_held(engine)):
             self._drop_ready()
             self._receive()
-        if not self._fits(engine, output_mb):
+        if not (self._fits(engine, output_mb) and self._is_held(engine)):
             self._drop_ready()
             self._engine, self._ready = engine, self._make(engine, output_mb)
         return self._ready.pop()
@@ -85,6 +85,16 @@ class Chambers:
             return False
         chamber = self._ready[-1]
         return chamber.output_mb == output_mb and time.time() - chamber.born < conf().spare_seconds
+
+    def _is_held(self, engine: Engine) -> bool:
+        """Whether the chambers at hand still have their holder: engines are restarted."""
+        try:
+            engine.check_held(self._ready[-1])
+        except Unreachable:
+            raise
+        except EngineFault:
+            return False
+        return True
 
     def _receive(self) -> None:
         """Waits for the chambers that are being made, if any."""

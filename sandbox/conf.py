@@ -26,6 +26,7 @@ class Conf:
         5  # for questions that an engine answers at once if it is well: one that is not holds up all others
     )
     overdue_seconds: float = 600  # a host that was not heard of for ten of the reaper's rounds takes no runs
+    engine_patience: float = 30  # an engine that hung up while a container runs may be back with it
     load_timeout: int = 900
     log_bytes: int = 1 << 20
     tmp_mb: int = 64

@@ -112,6 +112,7 @@ class Connection:
         self._certificates = certificates
         self._local = threading.local()
         self._version: str | None = None
+        self.cut_at = 0.0  # by the monotonic clock: when the engine last hung up while a container was waited for
 
     @property
     def _client(self) -> Any:  # a docker.APIClient, many of whose methods have no types
@@ -171,8 +172,9 @@ def ignoring_gone(remove: Callable[..., Any], name: str, **options: Any) -> None
     try:
         remove(name, **options)
     except APIError as error:
-        if error.status_code not in (404, 409):  # 409: not running, or somebody else is removing it right now
-            raise
+        # 409: not running, or somebody else is removing it right now
+        if error.status_code not in (404, 409) and "active mounts" not in str(error.explanation):
+            raise  # the latter: an engine that was restarted has lost count, until it is started once more
 
 
 def guarded(stream: Iterable[bytes], what: str) -> Iterator[bytes]:

@@ -5,6 +5,8 @@ and whatever goes wrong on the way is an `EngineFault`: a fault of the platform,
 """
 
 import contextlib
+import hashlib
+import json
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+import urllib3
 from docker.errors import DockerException
 
 from sandbox import holder, walls
@@ -23,12 +26,18 @@ from sandbox.reasons import Reason, Rejected, gettext_noop
 from sandbox.streams import tar_of
 
 __all__ = [
-    "ATTEMPT", "BORN", "HOLDER", "INSTALLATION", "RUN", "WORKER",
-    "Chamber", "Ending", "Engine", "EngineFault", "NotThere", "Unreachable", "abbreviated", "labels_of",
+    "ATTEMPT", "BORN", "HOLDER", "INSTALLATION", "OPTIONS", "RUN", "WORKER",
+    "Chamber", "Ending", "Engine", "EngineFault", "NotThere", "Restarted", "Unreachable", "abbreviated", "labels_of",
 ]  # fmt: skip
 
-RUN, ATTEMPT, WORKER, HOLDER, BORN = (f"anomed.{name}" for name in ("run", "attempt", "worker", "holder", "born"))
+RUN, ATTEMPT, WORKER, HOLDER, BORN, CHAMBER, OPTIONS = (
+    f"anomed.{name}" for name in ("run", "attempt", "worker", "holder", "born", "chamber", "options")
+)
 LOOK_SECONDS = 60  # between looks at a container that is being waited for
+
+
+class Restarted(EngineFault):
+    """The engine was restarted under a run, through nobody's fault here."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +67,23 @@ class Chamber:
 
 @dataclass(frozen=True)
 class Ending:
-    """How a container ended: exit status, whether the kernel killed any of its processes for memory, seconds."""
+    """How a container ended: exit status, whether the kernel killed any of its processes for memory, seconds, when."""
 
     exit_code: int
     out_of_memory: bool
     seconds: float
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What has become of a container: seconds since its start by the engine's own clock (0: it was not started yet),
+    whether it is running, and its exit status if it has ended.
+    """
+
+    seconds: float
+    running: bool
+    exit_code: int
 
 
 @dataclass(frozen=True)
@@ -86,7 +107,7 @@ class Engine(EngineImages):
         labels = self._labels(**{HOLDER: holder_id, WORKER: worker, BORN: str(int(born))})
         settings = conf()
         options = walls.output_volume(output_mb, settings.inodes)
-        volumes = tuple(f"{prefix}-{number}-{side}" for number in range(count) for side in ("in", "out"))
+        volumes = _volumes(prefix, count)
         with asking("prepare chambers"):
             client = self._client
             for volume in volumes:
@@ -105,11 +126,18 @@ class Engine(EngineImages):
             self._client.put_archive(chamber.holder, walls.held_input(chamber.number), ours(tar_of(folder)))
 
     @contextlib.contextmanager
-    def outputs(self, chamber: Chamber) -> Iterator[Iterable[bytes]]:
-        """The content of /output as a tar stream, in pieces. To be read with suspicion."""
+    def outputs(self, chamber: Chamber, ended: datetime) -> Iterator[Iterable[bytes]]:
+        """The content of /output as a tar stream, in pieces, of a run that `ended` then. To be read with suspicion.
+
+        Raises EngineFault if the engine shows an empty folder in its place. One that was restarted does, although the
+        holder lives on (live-restore): it has forgotten that the volume is mounted, and mounts another over it.
+        """
         with asking("read the outputs"):
-            stream, _stat = self._client.get_archive(chamber.holder, walls.held_output(chamber.number) + "/.")
+            stream, stat = self._client.get_archive(chamber.holder, walls.held_output(chamber.number) + "/.")
         try:
+            if datetime.fromisoformat(stat["mtime"]) > ended:
+                self.check_held(chamber)
+                raise Restarted("the engine was restarted and has lost the outputs")
             yield guarded(stream, "read the outputs")
         finally:
             stream.close()  # or the engine goes on sending, and holds on to the container
@@ -119,6 +147,17 @@ class Engine(EngineImages):
         if not self._running(chamber.holder):
             raise EngineFault("the holder has ended before the run")
 
+    def chamber_of(self, labels: dict[str, str], output_mb: int) -> Chamber:
+        """The chamber that a container with these labels uses. Raises EngineFault if its holder has ended."""
+        holder_id, number = labels[HOLDER], int(labels[CHAMBER])
+        containers = self.containers(**{HOLDER: holder_id})
+        running = [found for found in containers if RUN not in found["Labels"] and found["State"] == "running"]
+        if len(running) != 1:
+            raise NotThere(f"the holder {holder_id} does not run")
+        count = len(self.volumes(**{HOLDER: holder_id})) // 2
+        volumes = _volumes(f"{self.prefix}-{holder_id}", count)
+        return Chamber(holder_id, running[0]["Id"], number, volumes, output_mb, float(running[0]["Labels"][BORN]))
+
     # -- containers
 
     def create(self, config: dict[str, Any], labels: dict[str, str], name: str = "") -> str:
@@ -127,7 +166,7 @@ class Engine(EngineImages):
         Unless it gets a name it has that of its run and attempt, which no other can have.
         """
         with asking("create the container"):
-            name = f"{self.prefix}-{name or f'{labels[RUN]}-{labels[ATTEMPT]}'}"
+            name = f"{self.prefix}-{name}" if name else self._name(labels[RUN], int(labels[ATTEMPT]))
             config = {**config, "Labels": self._labels(**labels)}
             return str(self._client.create_container_from_config(config, name=name)["Id"])
 
@@ -146,6 +185,23 @@ class Engine(EngineImages):
                 ignoring_gone(client.remove_container, container, force=True, v=True)
         warnings = [str(warning) for warning in created.get("Warnings") or ()]
         return Trial(warnings, seen, int(seen["State"]["ExitCode"]) if ended else None)
+
+    def _name(self, run: str, attempt: int) -> str:
+        return f"{self.prefix}-{run}-{attempt}"
+
+    def hand_over(self, container: str, run: str, attempt: int) -> None:
+        """Makes a container that of another attempt: by its name, because labels cannot be changed."""
+        with asking("hand the container over"):
+            self._client.rename(container, self._name(run, attempt))
+
+    def progress(self, container: str) -> Progress:
+        """How far it has come."""
+        with asking("look at the container"):
+            state = self._client.inspect_container(container)["State"]
+            started = datetime.fromisoformat(state["StartedAt"])
+            now = datetime.fromisoformat(self._client.info()["SystemTime"])
+        seconds = max(0.0, (now - started).total_seconds()) if started.year > 1 else 0.0
+        return Progress(seconds, bool(state["Running"]), int(state["ExitCode"]))
 
     def start(self, container: str) -> None:
         """Starts it. Raises `Rejected` (crashed) when the image's own program cannot be started."""
@@ -167,12 +223,25 @@ class Engine(EngineImages):
             try:
                 self._client.wait(container, timeout=min(left, LOOK_SECONDS))
                 return True
-            except (requests.ConnectionError, requests.Timeout):
-                if time.monotonic() < deadline and not self._running(container):
-                    return True
-            except (requests.RequestException, DockerException, OSError) as error:
+            except DockerException as error:
                 raise EngineFault(f"wait for the container: {type(error).__name__}") from error
+            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+                if not isinstance(error, requests.Timeout):
+                    self.cut_at = time.monotonic()
+                if time.monotonic() < deadline and not self._still_running(container):
+                    return True
         return False
+
+    def _still_running(self, container: str) -> bool:
+        """Whether it runs on. An engine that is just being started again is given a while."""
+        patience = time.monotonic() + conf().engine_patience
+        while True:
+            try:
+                return self._running(container)
+            except Unreachable:
+                if time.monotonic() > patience:
+                    raise
+                time.sleep(0.5)
 
     def _running(self, container: str) -> bool:
         with asking("look at the container"):
@@ -189,8 +258,9 @@ class Engine(EngineImages):
             state = self._client.inspect_container(container)["State"]
         if state["Running"]:
             raise EngineFault("the container does not stop")
-        seconds = (_instant(state["FinishedAt"]) - _instant(state["StartedAt"])).total_seconds()
-        return Ending(int(state["ExitCode"]), bool(state["OOMKilled"]), max(0.0, seconds))
+        began, ended = (datetime.fromisoformat(state[name]) for name in ("StartedAt", "FinishedAt"))
+        seconds = (ended - began).total_seconds()
+        return Ending(int(state["ExitCode"]), bool(state["OOMKilled"]), max(0.0, seconds), ended)
 
     def memory(self, container: str) -> int:
         """Most bytes that it has used so far, as far as the kernel says; 0 if it has ended."""
@@ -210,10 +280,17 @@ class Engine(EngineImages):
     # -- what is left
 
     def containers(self, **labels: str) -> list[dict[str, Any]]:
-        """All containers of this installation that carry these labels, running or not: `Id`, `Labels`, `State`."""
+        """All containers of this installation that carry these labels, running or not: `Id`, `Labels`, `State`.
+
+        A run's container has the label of the attempt to which it was handed over.
+        """
         wanted = [f"{name}={value}" for name, value in self._labels(**labels).items()]
         with asking("list the containers"):
-            return list(self._client.containers(all=True, filters={"label": wanted}))
+            found = list(self._client.containers(all=True, filters={"label": wanted}))
+        for container in found:
+            if RUN in container["Labels"] and container["Names"]:
+                container["Labels"][ATTEMPT] = container["Names"][0].rpartition("-")[2]
+        return found
 
     def volumes(self, **labels: str) -> list[dict[str, Any]]:
         """All volumes of this installation that carry these labels: `Name`, `Labels`."""
@@ -235,9 +312,21 @@ class Engine(EngineImages):
         self.remove(containers, [volume["Name"] for volume in self.volumes(**{HOLDER: holder_id})])
 
 
-def labels_of(run: str, attempt: int, worker: str, chamber: Chamber) -> dict[str, str]:
-    """What a run's container says about itself."""
-    return {RUN: run, ATTEMPT: str(attempt), WORKER: worker, HOLDER: chamber.holder_id}
+def labels_of(run: str, attempt: int, worker: str, chamber: Chamber, config: dict[str, Any]) -> dict[str, str]:
+    """What a run's container says about itself. `config`: with what options it is created."""
+    return {
+        RUN: run,
+        ATTEMPT: str(attempt),
+        WORKER: worker,
+        HOLDER: chamber.holder_id,
+        CHAMBER: str(chamber.number),
+        OPTIONS: hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
+    }
+
+
+def _volumes(prefix: str, count: int) -> tuple[str, ...]:
+    """The names of a holder's volumes: input and output of its chambers in turn."""
+    return tuple(f"{prefix}-{number}-{side}" for number in range(count) for side in ("in", "out"))
 
 
 _CANNOT_START = gettext_noop(
@@ -251,9 +340,3 @@ def _is_the_images_fault(fault: EngineFault) -> bool:
     # the last: the image has a link to /proc at a place where we mount, which the runtime refuses
     signs = ("not a directory", "cwd", "working directory", "cannot be mounted because it is")
     return "OCI runtime" in text and any(sign in text for sign in signs)
-
-
-def _instant(text: str) -> datetime:
-    """The engine's time stamps have nanoseconds, and Python reads at most microseconds."""
-    seconds, _dot, fraction = text.rstrip("Z").partition(".")
-    return datetime.fromisoformat(f"{seconds}.{fraction[:6]:0<6}+00:00")

@@ -106,6 +106,7 @@ def _take(run: Run, worker: str) -> bool:
     now = timezone.now()
     seen = Run.objects.filter(pk=run.pk, state=run.state, attempt=run.attempt)
     host = run.host
+    before = "" if run.state == Run.State.QUEUED else run.worker
     if run.state == Run.State.QUEUED:
         host = _place(run)
         if host is None:
@@ -129,6 +130,7 @@ def _take(run: Run, worker: str) -> bool:
         raise _Taken
     Copy.objects.filter(host=host, image=run.image).update(used_at=now)
     run.refresh_from_db(from_queryset=Run.objects.select_related("image", "host"))
+    run.taken_from = before
     return True
 
 
@@ -220,13 +222,16 @@ def give_up(run: Run, detail: str) -> bool:
 
 
 @transaction.atomic
-def give_back(run: Run, *, detail: str, unreachable: bool) -> bool:
-    """Queues the run again after a fault of the platform; its host is left alone for a while if it was unreachable.
+def give_back(run: Run, *, detail: str, counts: bool = True, rest: float = 0, avoid_host: bool = False) -> bool:
+    """Queues the run again after a fault of the platform; if wanted, its host is left alone for a while.
 
-    The first time it is due at once, later after a growing rest. An unreachable engine is no fault of this run.
+    A fault that `counts` may happen only so often: after the first one the run is due at once, later after a growing
+    rest. One that is no fault of this run does not count, and the run is due after `rest` seconds.
     """
-    faults = run.faults + (0 if unreachable else 1)
-    rest = conf().retry_seconds * (4 ** (faults - 1) - 1) if faults else 0
+    faults = run.faults
+    if counts:
+        faults += 1
+        rest = conf().retry_seconds * (4 ** (faults - 1) - 1)
     now = timezone.now()
     back = Run.objects.held(run).update(
         state=Run.State.QUEUED,
@@ -238,7 +243,7 @@ def give_back(run: Run, *, detail: str, unreachable: bool) -> bool:
     if not back:
         return False
     _free(run)
-    if unreachable and run.host:
+    if avoid_host and run.host:
         Host.objects.filter(pk=run.host.pk).update(avoid_until=now + timedelta(seconds=AVOID_SECONDS))
     tasks.send_wakeup()
     return True
@@ -263,9 +268,13 @@ def _keep_files(run: Run, *, succeeded: bool) -> None:
     All else goes with the working files: the outputs as well, since whatever counts in them has been read.
     """
     run.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if run.result_folder.exists():
-        shutil.rmtree(run.result_folder)  # of an attempt that was killed after moving, before its transaction ended
-    for target in (run.result_folder, run.log_path) if succeeded else (run.log_path,):
+    kept = (run.result_folder, run.log_path) if succeeded else (run.log_path,)
+    result = run.scratch / run.result_folder.name
+    # what is there already is of an attempt that was killed after moving, before its transaction ended; or our own,
+    # moved by a try of this transaction that failed
+    if run.result_folder.exists() and (result.exists() or not succeeded):
+        shutil.rmtree(run.result_folder)
+    for target in kept:
         source = run.scratch / target.name
         if source.exists():
             source.replace(target)

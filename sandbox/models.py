@@ -167,6 +167,8 @@ class Run(models.Model):
     peak_memory_mb = models.PositiveIntegerField(_("peak memory in MB"), null=True, blank=True)
     timings = models.JSONField(_("milliseconds per stage"), default=dict, blank=True)
 
+    taken_from: str = ""  # of a run that was just claimed: the worker that had it under way before, if any
+
     objects = RunQuerySet.as_manager()
 
     class Meta:

@@ -89,7 +89,10 @@ def sweep_engine(engine: Engine, *, everything: bool = False) -> None:
 
 
 def _is_under_way(labels: dict[str, str]) -> bool:
-    return leases.is_under_way(labels.get(RUN, ""), labels.get(ATTEMPT, ""))
+    """Whether it belongs to the present attempt of a run, or to the one before, whose container may be taken over."""
+    attempt = labels.get(ATTEMPT, "")
+    following = str(int(attempt) + 1) if attempt.isdigit() else ""
+    return any(leases.is_under_way(labels.get(RUN, ""), number) for number in (attempt, following))
 
 
 def _is_kept(labels: dict[str, str], kept_holders: set[str | None], everything: bool) -> bool:

@@ -5,37 +5,33 @@ cancelled or taken over; a few more prepare the next chamber and remove used one
 """
 
 import shutil
-import threading
 import time
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import structlog
-from django.db import connection
 
-from sandbox import devices, gpus, isolation, leases, outputs, purposes, tasks, walls
-from sandbox.chambers import Chambers, chambers, remove_run
+from sandbox import adoption, devices, gpus, isolation, leases, outputs, purposes, tasks, walls
+from sandbox.chambers import Chambers, chambers
 from sandbox.conf import conf
-from sandbox.engine import Chamber, Ending, Engine, EngineFault, NotThere, Unreachable, labels_of
+from sandbox.engine import Chamber, Ending, Engine, EngineFault, NotThere, Restarted, Unreachable, labels_of
 from sandbox.hosts import engine_of
 from sandbox.models import Run
 from sandbox.reasons import Reason, Rejected, gettext_noop
+from sandbox.renewal import Lease, Superseded
 from sandbox.supply import supply
+from sandbox.troubles import insist, will_pass
 
 log = structlog.get_logger(__name__)
 
 STOP_SECONDS = 20  # a killed container ends within a tenth of a second; later, the engine is in trouble
 
 KEPT_BYTES = 16 * walls.MEGABYTE  # outputs live in the host's memory until their holder goes
-
-
-class Superseded(Exception):
-    """The run was cancelled, or is another worker's: nothing that this attempt does counts any more."""
 
 
 def work() -> int:
@@ -68,22 +64,37 @@ def drive(run: Run) -> None:
         except Superseded:
             log.info("run.superseded")
         except Exception as error:
-            _fault(run, error)
+            _patiently(partial(_fault, attempt, error))
         finally:
             attempt.clear()
-            leases.release(run)
+            _patiently(partial(leases.release, run))
 
 
-def _fault(run: Run, error: Exception) -> None:
+def _patiently(write: Callable[[], Any]) -> None:
+    """Writes to the books, if need be later. If they stay closed, somebody takes the run when its lease has ended."""
+    until = time.monotonic() + conf().lease_seconds
+    try:
+        insist(write, while_=lambda: time.monotonic() < until)
+    except Exception as error:
+        if not will_pass(error):
+            raise
+        log.warning("run.left", **_place_of(error))
+
+
+def _fault(attempt: "Attempt", error: Exception) -> None:
+    run = attempt.run
     unreachable = isinstance(error, Unreachable)
+    passing = will_pass(error)
     place = _place_of(error)
     log.warning("run.fault", faults=run.faults, **place)
     # an engine knows no values of the data; the message of any other error may quote them
     detail = f"{place['error']}: {error if isinstance(error, EngineFault) else ', '.join(place['where'])}"
-    if unreachable or run.faults + 1 < conf().max_faults:
-        leases.give_back(run, detail=detail, unreachable=unreachable)
-    else:
+    counts = not (unreachable or passing or isinstance(error, Restarted) or attempt.engine_was_restarted)
+    if counts and run.faults + 1 >= conf().max_faults:
         _end(run, Reason.PLATFORM_FAULT, detail)
+    else:
+        rest = conf().retry_seconds if passing else 0
+        leases.give_back(run, detail=detail, counts=counts, rest=rest, avoid_host=unreachable)
 
 
 def _place_of(error: Exception) -> dict[str, Any]:
@@ -97,78 +108,11 @@ def _end(run: Run, reason: Reason | None, detail: str, verdict: Any = None, **fa
     try:
         ended = leases.finish(run, reason=reason, detail=detail, verdict=verdict, **facts)
     except Exception as error:
-        if reason != Reason.PLATFORM_FAULT:
+        if reason != Reason.PLATFORM_FAULT or will_pass(error):
             raise
         log.error("run.unsettled", **_place_of(error))
         ended = leases.give_up(run, f"{detail} ({type(error).__name__})")
     log.info("run.ended" if ended else "run.superseded", state=run.state, reason=run.reason, seconds=run.seconds)
-
-
-class Lease:
-    """Renews the run's lease beside the worker, for as long as the `with` block lasts."""
-
-    def __init__(self, run: Run, engine: Engine) -> None:
-        self.lost = threading.Event()
-        self.peak_memory = 0
-        self._run = run
-        self._engine = engine
-        self._container: str | None = None
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._done.set()
-        self._thread.join()
-
-    def watch(self, container: str) -> None:
-        """From now on the container is stopped when the lease is lost."""
-        self._container = container
-        if self.lost.is_set():
-            self._stop()
-
-    def check(self) -> None:
-        """Raises Superseded if the lease is lost."""
-        if self.lost.is_set():
-            raise Superseded
-
-    def _renew(self) -> None:
-        settings = conf()
-        held_until = time.monotonic() + settings.lease_seconds
-        try:
-            while not self._done.wait(settings.renew_seconds):
-                try:
-                    renewed = leases.renew(self._run)
-                    held_until = time.monotonic() + settings.lease_seconds if renewed else 0
-                except Exception:
-                    log.warning("lease.not_renewed", **self._run.log_data(), exc_info=True)
-                if time.monotonic() > held_until:
-                    self.lost.set()
-                    self._stop()
-                    return
-                self._look()
-        finally:
-            self._engine.hang_up()
-            connection.close()
-
-    def _look(self) -> None:
-        if self._container is not None:
-            try:
-                self.peak_memory = max(self.peak_memory, self._engine.memory(self._container))
-            except EngineFault:
-                return  # it has just ended, or the worker will meet the fault itself
-
-    def _stop(self) -> None:
-        if self._container is not None:
-            try:
-                self._engine.kill(self._container)
-            except EngineFault as fault:
-                log.warning("lease.container_not_stopped", **self._run.log_data(), fault=str(fault))
 
 
 class Counted:
@@ -190,6 +134,7 @@ class Attempt:
 
     run: Run
     timings: dict[str, float] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
     _chamber: Chamber | None = None
     _containers: list[str] = field(default_factory=list)
     _engine: Engine | None = None
@@ -213,19 +158,26 @@ class Attempt:
         reason: Reason | None = None
         detail, verdict = "", None
         facts: dict[str, Any] = {}
-        with self.stage("total"), Lease(self.run, engine) as lease:
-            try:
-                with gpus.needed(self.run):
-                    self._execute(engine, lease, facts)
-                    verdict = self._judge()
-            except Rejected as rejected:
-                reason, detail = rejected.reason, rejected.detail
-            lease.check()
+        with Lease(self.run, engine) as lease:
+            with self.stage("total"):
+                try:
+                    with gpus.needed(self.run):
+                        self._execute(engine, lease, facts)
+                        verdict = self._judge()
+                except Rejected as rejected:
+                    reason, detail = rejected.reason, rejected.detail
+                lease.check()
             if lease.peak_memory:
                 facts["peak_memory_mb"] = -(-lease.peak_memory // walls.MEGABYTE)
-        with self.stage("finish"):
-            _end(self.run, reason, detail, verdict, timings=self.timings, **facts)
+            with self.stage("finish"):
+                end = partial(_end, self.run, reason, detail, verdict, timings=self.timings, **facts)
+                insist(end, while_=lambda: not lease.lost.is_set())
         log.info("run.timings", **self.timings)
+
+    @property
+    def engine_was_restarted(self) -> bool:
+        """Whether the engine hung up while this attempt waited for its container."""
+        return self._engine is not None and self._engine.cut_at > self.began
 
     def clear(self) -> None:
         """Removes the containers, volumes and working files of this attempt, beside the next run's work."""
@@ -237,34 +189,27 @@ class Attempt:
     def _execute(self, engine: Engine, lease: Lease, facts: dict[str, Any]) -> None:
         """Runs the container and collects its outputs. Raises `Rejected` if it did not do its work."""
         run, pool = self.run, chambers()
-        if run.attempt > 1:
-            remove_run(engine, str(run.pk))  # an earlier attempt's worker may have been killed
-        with self.stage("inputs"):
-            folders = self._folders()
-            purposes.get(run.purpose).write_inputs(run, folders["input"])
-        with self.stage("chamber"):
-            self._chamber = chamber = pool.take(engine, run.wants.output_mb)
-        with self.stage("create"):
-            copied = pool.background(engine.put, chamber, folders["input"])
-            try:
-                container = self._create(engine, chamber, pool)
-            finally:
-                copied.result()
+        folders = self._folders()
+        adopted = adoption.adopt(engine, run, self._config) if run.attempt > 1 else None
+        if adopted is not None:
+            self._chamber, container = adopted.chamber, adopted.container
+            chamber = self._chamber
             self._containers.append(container)
-        lease.check()
-        with self.stage("start"):
-            engine.start(container)
             lease.watch(container)
+        else:
+            chamber, container = self._start(engine, lease, folders["input"])
         shutil.rmtree(folders["input"])
         pool.prepare(engine, run.wants.output_mb)
         with self.stage("container"):
-            in_time = self._wait(engine, container)
+            in_time = self._wait(engine, container, adopted.seconds if adopted else 0)
         lease.check()
         with self.stage("collect"):
             written = pool.background(engine.log, container, run.scratch / "log.txt", conf().log_bytes)
             try:
                 ending = engine.ending(container)
                 facts.update(exit_code=ending.exit_code, seconds=ending.seconds)
+                if adopted is not None and ending.seconds > run.wants.seconds + 1:
+                    in_time = False  # it ended by itself, but nobody was there to stop it in time
                 self._collect(engine, chamber, ending, in_time)
             except Rejected:
                 spent, self._spent = self._spent, True  # a holder that has ended is of no use to anybody
@@ -274,6 +219,26 @@ class Attempt:
             finally:
                 written.result()
 
+    def _start(self, engine: Engine, lease: Lease, inputs: Path) -> tuple[Chamber, str]:
+        """A new container at work in a chamber of its own."""
+        run, pool = self.run, chambers()
+        with self.stage("inputs"):
+            purposes.get(run.purpose).write_inputs(run, inputs)
+        with self.stage("chamber"):
+            self._chamber = chamber = pool.take(engine, run.wants.output_mb)
+        with self.stage("create"):
+            copied = pool.background(engine.put, chamber, inputs)
+            try:
+                container = self._create(engine, chamber, pool)
+            finally:
+                copied.result()
+            self._containers.append(container)
+        lease.check()
+        with self.stage("start"):
+            engine.start(container)
+            lease.watch(container)
+        return chamber, container
+
     def _folders(self) -> dict[str, Path]:
         """The attempt's empty working folders."""
         shutil.rmtree(self.run.scratch, ignore_errors=True)
@@ -282,22 +247,33 @@ class Attempt:
             folder.mkdir(mode=0o700, parents=True)
         return folders
 
-    def _create(self, engine: Engine, chamber: Chamber, pool: Chambers) -> str:
+    @cached_property
+    def _leased(self) -> list[str]:
+        """The UUIDs of the GPUs that came with the lease."""
+        return sorted(self.run.leased_gpus.values_list("uuid", flat=True)) if self.run.gpus else []
+
+    def _config(self, chamber: Chamber) -> dict[str, Any]:
+        """The options of this run's container in that chamber."""
         run = self.run
-        leased = list(run.leased_gpus.values_list("uuid", flat=True)) if run.gpus else []
-        gpus.evict(engine, leased)
-        config = walls.container(
+        return walls.container(
             image_id=run.image.image_id,
             step=run.step,
             limits=run.wants,
-            gpus=leased,
+            gpus=self._leased,
             inputs=chamber.inputs,
             outputs=chamber.outputs,
             conf=conf(),
             demanded=run.walls,
             cdi=devices.by_cdi(run.host.engine if run.host else {}),
         )
-        labels = labels_of(str(run.pk), run.attempt, pool.worker, chamber) | {gpus.label(gpu): "" for gpu in leased}
+
+    def _create(self, engine: Engine, chamber: Chamber, pool: Chambers) -> str:
+        run = self.run
+        config = self._config(chamber)
+        leased = self._leased
+        gpus.evict(engine, leased)
+        labels = labels_of(str(run.pk), run.attempt, pool.worker, chamber, config)
+        labels |= {gpus.label(gpu): "" for gpu in leased}
         try:
             return engine.create(config, labels)
         except NotThere:
@@ -306,9 +282,9 @@ class Attempt:
                 supply(run.host, run.image)
             return engine.create(config, labels)
 
-    def _wait(self, engine: Engine, container: str) -> bool:
-        """Whether it ended in time. Afterwards it does not run any more."""
-        if engine.wait(container, self.run.wants.seconds):
+    def _wait(self, engine: Engine, container: str, spent: float) -> bool:
+        """Whether it ended in time, of which it has `spent` some seconds. Afterwards it does not run any more."""
+        if engine.wait(container, max(1, self.run.wants.seconds - spent)):
             return True
         engine.kill(container)
         engine.wait(container, STOP_SECONDS)
@@ -322,7 +298,7 @@ class Attempt:
             text = gettext_noop("It may use %(limit)d MB.")
             raise Rejected(Reason.OUT_OF_MEMORY, text % {"limit": self.run.wants.memory_mb})
         bounds = {"output_mb": self.run.wants.output_mb, "inodes": conf().inodes}
-        with engine.outputs(chamber) as stream:
+        with engine.outputs(chamber, ending.at) as stream:
             pieces = Counted(stream)
             if ending.exit_code:
                 outputs.measure(pieces, **bounds)

@@ -1,0 +1,88 @@
+"""Holding on to a run while its worker is busy with it."""
+
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+import structlog
+from django.db import connection
+
+from sandbox import leases
+from sandbox.conf import conf
+from sandbox.engine import Engine, EngineFault
+from sandbox.models import Run
+
+log = structlog.get_logger(__name__)
+
+
+class Superseded(Exception):
+    """The run was cancelled, or is another worker's: nothing that this attempt does counts any more."""
+
+
+class Lease:
+    """Renews the run's lease beside the worker, for as long as the `with` block lasts."""
+
+    def __init__(self, run: Run, engine: Engine) -> None:
+        self.lost = threading.Event()
+        self.peak_memory = 0
+        self._run = run
+        self._engine = engine
+        self._container: str | None = None
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def watch(self, container: str) -> None:
+        """From now on the container is stopped when the lease is lost."""
+        self._container = container
+        if self.lost.is_set():
+            self._stop()
+
+    def check(self) -> None:
+        """Raises Superseded if the lease is lost."""
+        if self.lost.is_set():
+            raise Superseded
+
+    def _renew(self) -> None:
+        settings = conf()
+        held_until = time.monotonic() + settings.lease_seconds
+        try:
+            while not self._done.wait(settings.renew_seconds):
+                try:
+                    renewed = leases.renew(self._run)
+                    held_until = time.monotonic() + settings.lease_seconds if renewed else 0
+                except Exception:
+                    log.warning("lease.not_renewed", **self._run.log_data(), exc_info=True)
+                    connection.close()  # a broken one stays broken
+                if time.monotonic() > held_until:
+                    self.lost.set()
+                    self._stop()
+                    return
+                self._look()
+        finally:
+            self._engine.hang_up()
+            connection.close()
+
+    def _look(self) -> None:
+        if self._container is not None:
+            try:
+                self.peak_memory = max(self.peak_memory, self._engine.memory(self._container))
+            except EngineFault:
+                return  # it has just ended, or the worker will meet the fault itself
+
+    def _stop(self) -> None:
+        if self._container is not None:
+            try:
+                self._engine.kill(self._container)
+            except EngineFault as fault:
+                log.warning("lease.container_not_stopped", **self._run.log_data(), fault=str(fault))
