@@ -5,3 +5,11 @@ from django.utils.translation import gettext_lazy as _
 class AnomedSiteConfig(AppConfig):
     name = "anomed_site"
     verbose_name = _("Site")
+
+    def ready(self) -> None:
+        from django_q.signals import post_execute_in_worker, pre_execute  # imports models
+
+        from anomed_site.heartbeat import busy
+
+        pre_execute.connect(busy.begin)
+        post_execute_in_worker.connect(busy.end)

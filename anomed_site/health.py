@@ -11,8 +11,11 @@ from health_check.base import HealthCheck
 from health_check.exceptions import ServiceUnavailable
 from health_check.views import HealthCheckView
 
+from anomed_site import heartbeat
+
 # With less than this nothing can be received or run, and soon not even be recorded.
 LEAST_FREE = 10**9  # bytes
+MOST_SILENT = 60  # seconds
 
 
 @dataclasses.dataclass
@@ -30,10 +33,20 @@ class PrivateFolder(HealthCheck):
             raise ServiceUnavailable("The disk of the private folder is full.")
 
 
+@dataclasses.dataclass
+class Clusters(HealthCheck):
+    """The clusters that this machine's supervisor has started give signs of life."""
+
+    def run(self) -> None:
+        silent = [name for name in heartbeat.expected() if heartbeat.signs(name).silent > MOST_SILENT]
+        if silent:
+            raise ServiceUnavailable(f"No sign of life of the cluster: {', '.join(silent)}.")
+
+
 class Healthz(HealthCheckView):
     """JSON for machines: 200 if all is well, else 500 and the name of what is not."""
 
-    checks = ("health_check.checks.Database", PrivateFolder)
+    checks = ("health_check.checks.Database", PrivateFolder, Clusters)
 
     async def get(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         with self.get_executor() as executor:

@@ -1,5 +1,6 @@
 """Starting and minding the server's own processes: the site, the two clusters and the registry, on one machine."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import structlog
 from django.conf import settings
 from django.db import connection
 
+from anomed_site import heartbeat
 from sandbox import reaper, wakeups
 from submissions.registry import conf as registry
 
@@ -23,6 +25,10 @@ log = structlog.get_logger("processes")
 _STOP_SECONDS = 15.0
 _RESTART_PAUSE = 1.0
 _TICK = 3.0
+# A cluster that gives no sign of life for so long, and still none after the second look, is started anew: together
+# less than a minute. The second look is for clocks that were set and machines that were asleep.
+_MOST_SILENT = 35.0
+_SECOND_LOOK = 15.0
 
 
 @dataclass
@@ -32,10 +38,15 @@ class Process:
     name: str
     command: list[str]
     environment: dict[str, str] = field(default_factory=dict)
+    workers: int = 0  # of a cluster, which has to give signs of life
     popen: "subprocess.Popen[bytes] | None" = None
     started: float = 0.0
+    silent_since: float | None = None
 
     def start(self, output: Path) -> None:
+        if self.workers:
+            heartbeat.begin(self.name, self.workers)
+        self.silent_since = None
         with output.open("ab") as stream:
             self.popen = subprocess.Popen(
                 self.command,
@@ -51,6 +62,20 @@ class Process:
     def alive(self) -> bool:
         return self.popen is not None and self.popen.poll() is None
 
+    @property
+    def status(self) -> int | None:
+        return self.popen.returncode if self.popen else None
+
+    @property
+    def hangs(self) -> bool:
+        """Whether it has given no sign of life for too long, seen twice."""
+        if not self.workers or heartbeat.signs(self.name).silent < _MOST_SILENT:
+            self.silent_since = None
+            return False
+        if self.silent_since is None:
+            self.silent_since = time.monotonic()
+        return time.monotonic() - self.silent_since > _SECOND_LOOK
+
     def signal(self, number: signal.Signals) -> None:
         """Signals the leader to stop in order, and the whole group to end at once."""
         if self.popen is None:
@@ -62,6 +87,13 @@ class Process:
                 self.popen.send_signal(number)
         except ProcessLookupError:
             pass
+
+    def kill(self) -> None:
+        """Ends it with all its children, also those that outlived their leader."""
+        self.signal(signal.SIGKILL)
+        if self.popen is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.popen.wait(_RESTART_PAUSE)
 
 
 class Supervisor:
@@ -77,8 +109,8 @@ class Supervisor:
         self._ticking = threading.Thread(target=self._tick, name="ticking", daemon=True)
         self.processes = [
             Process("site", site),
-            Process("web", [python, manage, "qcluster"], {"Q_CLUSTER_NAME": "web"}),
-            Process("runs", [python, manage, "qcluster"], {"Q_CLUSTER_NAME": "runs"}),
+            Process("web", [python, manage, "qcluster"], {"Q_CLUSTER_NAME": "web"}, settings.WEB_WORKERS),
+            Process("runs", [python, manage, "qcluster"], {"Q_CLUSTER_NAME": "runs"}, settings.RUN_SLOTS),
         ]
         if registry.enabled():
             self.processes.append(Process("registry", [python, manage, "registry"]))
@@ -91,12 +123,15 @@ class Supervisor:
         return self
 
     def mind(self) -> None:
-        """Starts again what has ended. Call it about once a second."""
+        """Starts again what has ended or hangs. Call it about once a second."""
         for process in self.processes:
-            if process.alive or time.monotonic() - process.started < _RESTART_PAUSE:
+            if time.monotonic() - process.started < _RESTART_PAUSE:
                 continue
-            log.warning("process_ended", process=process.name, status=process.popen and process.popen.returncode)
-            process.signal(signal.SIGKILL)  # children that outlived their leader
+            if process.alive and not process.hangs:
+                continue
+            ending = {"hangs": vars(heartbeat.signs(process.name))} if process.alive else {"status": process.status}
+            log.warning("process_ended", process=process.name, **ending)
+            process.kill()
             process.start(self._log_of(process))
 
     def __exit__(self, *_exception: object) -> None:
@@ -107,7 +142,8 @@ class Supervisor:
         while any(process.alive for process in self.processes) and time.monotonic() < deadline:
             time.sleep(0.1)
         for process in self.processes:
-            process.signal(signal.SIGKILL)
+            process.kill()
+            heartbeat.end(process.name)
         self._ticking.join(_STOP_SECONDS)
         # No worker is left: what one of them could not take away goes now, its runs are done again next time.
         for host, fault in reaper.remove_everything().items():

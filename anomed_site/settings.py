@@ -132,6 +132,8 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     }
     # Tests use a file too: workers and browsers of the tests are processes and threads of their own.
     DATABASES["default"]["TEST"] = {"NAME": str(VAR / f"test-{os.getpid()}.sqlite3")}
+else:
+    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True  # where connections are kept: the server may be restarted
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": str(VAR / "cache")}}
 _mail_url = env.str("EMAIL_URL", default="")
@@ -220,11 +222,13 @@ STORAGES = {
 
 # -- work
 RUN_SLOTS = env.int("ANOMED_RUN_SLOTS", default=os.cpu_count() or 2)
+WEB_WORKERS = 2  # a long check must not keep the reaper waiting
 _longest_run = 7 * 24 * 3600
 Q_CLUSTER = {
     "name": "web",
     "orm": "default",
-    "workers": 2,  # a long check must not keep the reaper waiting
+    "broker_class": "anomed_site.heartbeat.Broker",
+    "workers": WEB_WORKERS,
     "timeout": 3600,
     "retry": 3700,
     "max_attempts": 1,

@@ -24,13 +24,13 @@ def wake() -> int:
 
 
 def begin(**kwargs: Any) -> None:
-    """A new worker of the cluster looks for work unasked: the wake-up of the one that it replaces is lost."""
+    """A new worker of the cluster has work looked for: the wake-up of the one that it replaces is lost."""
     if Conf.CLUSTER_NAME != CLUSTER:
         return
     try:
-        wake()
-    except Exception:  # the database may be away: a wake-up will come
-        log.warning("worker.no_beginning", exc_info=True)
+        send_wakeup()
+    except Exception:  # the database may be away: the supervisor will send one
+        log.warning("worker.no_wakeup", exc_info=True)
 
 
 def sweep() -> None:
