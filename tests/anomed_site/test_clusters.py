@@ -1,4 +1,4 @@
-"""Clusters that die or hang, and the supervisor that starts them again: a real arena, whose processes are ill-treated."""
+"""Clusters that die or hang, and the supervisor that starts them again: an arena whose processes are ill-treated."""
 
 import os
 import signal

@@ -193,7 +193,7 @@ class TestLeases:
 class TestKilledWorkers:
     @pytest.fixture(autouse=True)
     def short_leases(self, settings):
-        settings.SANDBOX = {"lease_seconds": 2, "renew_seconds": 0.5, "retry_seconds": 0}
+        settings.SANDBOX = {"lease_seconds": 4, "renew_seconds": 0.5, "retry_seconds": 0}
 
     def test_sigkill_in_the_middle_of_a_run(self, queue, engine, questions, start_worker):
         """The next worker takes over, removes what is left, and the run ends exactly once."""
@@ -209,6 +209,7 @@ class TestKilledWorkers:
         assert (run.state, run.attempt, run.lost_leases) == (Run.State.SUCCEEDED, 2, 1)
         assert Run.objects.filter(owner=str(run.pk)).count() == 1
         assert not Slot.objects.exclude(run=None).exists()
+        chambers.close()  # which waits for what is being removed
         assert old["Id"] not in [found["Id"] for found in engine.containers()]
 
     def test_sigkill_at_any_moment(self, queue, make_image, engine, start_worker):
