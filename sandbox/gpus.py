@@ -221,9 +221,12 @@ def _should_have_gpus(host: Host) -> bool:
 def _note(host: Host, found: list[Device]) -> list[str]:
     """Writes down what the host has now; returns the UUIDs of GPUs that have just got lost."""
     for device in found:
-        fields = {"name": device.name, "memory_mb": device.memory_mb, "lost_at": None}
-        if not Gpu.objects.filter(uuid=device.uuid).exclude(host=host).exists():
-            Gpu.objects.update_or_create(uuid=device.uuid, host=host, defaults=fields)
+        fields = {"host": host, "name": device.name, "memory_mb": device.memory_mb, "lost_at": None}
+        row = Gpu.objects.filter(uuid=device.uuid)
+        # one that is right already is not touched: a claim may just be locking several rows, in its own order
+        if row.exclude(host=host).exists() or row.filter(**fields).exists():
+            continue
+        Gpu.objects.update_or_create(uuid=device.uuid, defaults=fields)
     missing = host.gpus.filter(lost_at=None).exclude(uuid__in=[device.uuid for device in found])
     lost = list(missing.values_list("uuid", flat=True))
     Gpu.objects.filter(uuid__in=lost).update(lost_at=timezone.now())

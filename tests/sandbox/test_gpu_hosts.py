@@ -12,7 +12,7 @@ from django_q.models import OrmQ, Schedule
 from gpu_stub import Toolkit, uuid
 from image_builder import ImageBuilder, busybox_layer
 
-from sandbox import actions, alarms, chambers, gpus, inspection, leases, reaper, tasks, worker
+from sandbox import actions, alarms, chambers, fleet, gpus, inspection, leases, reaper, tasks, worker
 from sandbox.conf import conf
 from sandbox.engine import Engine
 from sandbox.hosts import engine_of
@@ -328,6 +328,13 @@ class TestSchedule:
         Host.objects.update(engine={**host.engine, "ServerVersion": "19.03"})
         assert looks() == 1
         assert looks() == 0
+
+    def test_a_host_that_is_put_back_to_work_is_looked_at(self, gpu_host):
+        fleet.drain(host=gpu_host)
+        OrmQ.objects.all().delete()
+        fleet.uncordon(host=gpu_host)
+        looks = [message.task["args"] for message in OrmQ.objects.all() if "gpus" in message.func()]
+        assert looks == [(gpu_host.pk,)]
 
     def test_the_task_looks(self, gpu_host):
         tasks.look_at_gpus(gpu_host.pk)
