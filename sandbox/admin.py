@@ -3,22 +3,13 @@
 from typing import Any
 
 from django.contrib import admin
-from django.http import HttpRequest
 
-from sandbox.models import Alarm, Gpu, Host, Image, Run, Slot
+from sandbox.host_admin import HostAdmin, Untouchable
+from sandbox.models import Alarm, Host, Image, Run
 
 
-class ReadOnlyAdmin(admin.ModelAdmin[Any]):
+class ReadOnlyAdmin(Untouchable, admin.ModelAdmin[Any]):
     """Lists and shows. The sandbox's rows are written by its actions and workers only."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
 
 @admin.register(Run)
@@ -38,36 +29,7 @@ class ImageAdmin(ReadOnlyAdmin):
     search_fields = ("image_id", "name")
 
 
-class SlotInline(admin.TabularInline[Slot, Host]):
-    model = Slot
-    extra = 0
-    can_delete = False
-    raw_id_fields = ("run",)
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-
-class GpuInline(admin.TabularInline[Gpu, Host]):
-    model = Gpu
-    extra = 0
-    can_delete = False
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-
-@admin.register(Host)
-class HostAdmin(ReadOnlyAdmin):
-    list_display = ("name", "url", "state", "heartbeat", "avoid_until")
-    list_filter = ("state",)
-    inlines = (SlotInline, GpuInline)
+admin.site.register(Host, HostAdmin)
 
 
 @admin.register(Alarm)
