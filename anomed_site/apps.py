@@ -9,7 +9,10 @@ class AnomedSiteConfig(AppConfig):
     def ready(self) -> None:
         from django_q.signals import post_execute_in_worker, pre_execute  # imports models
 
+        from anomed_site import clusters
         from anomed_site.heartbeat import busy
+        from sandbox import alarms
 
         pre_execute.connect(busy.begin)
         post_execute_in_worker.connect(busy.end)
+        alarms.watch(clusters.conditions, clusters.KINDS)

@@ -1,4 +1,4 @@
-"""Numbers for Prometheus at /metrics: of the arena from the database, of this process's requests from its memory.
+"""Numbers for Prometheus at /metrics: of the arena from the database, of requests from this process's memory.
 
 With several processes behind one address, set PROMETHEUS_MULTIPROC_DIR to an empty folder before they start: they then
 keep their counts of requests there, and each answers for all.
@@ -17,6 +17,7 @@ from django.views.decorators.http import require_safe
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from anomed_site.clusters import ClustersCollector
 from sandbox.metrics import SandboxCollector
 from submissions.metrics import SubmissionsCollector
 
@@ -70,6 +71,7 @@ def scrape(request: HttpRequest) -> HttpResponse:
     books = CollectorRegistry()
     books.register(SandboxCollector())
     books.register(SubmissionsCollector())
+    books.register(ClustersCollector())
     return HttpResponse(generate_latest(books) + generate_latest(_requests()), content_type=CONTENT_TYPE_LATEST)
 
 

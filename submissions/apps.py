@@ -44,3 +44,7 @@ def schedule_sweeps(using: str, **kwargs: Any) -> None:
                 "cluster": "web",
             },
         )
+    Schedule.objects.using(using).update_or_create(
+        name="submissions.clean",
+        defaults={"func": "submissions.tasks.clean", "schedule_type": Schedule.DAILY, "repeats": -1, "cluster": "web"},
+    )

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from django.utils import timezone
 from django_q.models import Schedule
 from prometheus_client.parser import text_string_to_metric_families
 
-from anomed_site import metrics
+from anomed_site import clusters, heartbeat, metrics
+from sandbox import alarms
 from sandbox.models import Alarm, Copy, Gpu, Host, Image, Run, Slot
 from submissions.models import Submission
 
@@ -196,3 +198,23 @@ def test_the_number_of_questions_does_not_grow(
         make_run(image, state="failed", reason="crashed", seconds=number)
     with django_assert_num_queries(14):
         client.get("/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
+
+
+class TestClusters:
+    @pytest.fixture(autouse=True)
+    def own_folder(self, settings: Any, tmp_path: Path) -> None:
+        settings.VAR = tmp_path
+
+    def test_signs_of_life(self, scrape: Callable[[], Samples]) -> None:
+        heartbeat.begin("runs", workers=2)
+        assert scrape()[at("anomed_cluster_silent_seconds", cluster="runs")] < 100
+        assert list(clusters.conditions()) == []
+
+    def test_silence(self, scrape: Callable[[], Samples]) -> None:
+        heartbeat.begin("runs", workers=2)
+        for path in heartbeat.folder_of("runs").iterdir():
+            os.utime(path, (0, 0))
+        assert scrape()[at("anomed_cluster_silent_seconds", cluster="runs")] > 1000
+        (condition,) = clusters.conditions()
+        assert (condition.kind, condition.subject) == ("cluster_silent", "runs")
+        assert clusters.conditions in alarms._watches
