@@ -10,7 +10,7 @@ import docker
 from tests.sandbox.image_builder import ImageBuilder, member, sha256, tar
 
 BASE = "anomed/base"
-INSIDE = (Path(__file__).parent / "inside.py").read_bytes()
+BESIDE = [member(f"app/{name}", (Path(__file__).parent / name).read_bytes()) for name in ("inside.py", "tokens.py")]
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,6 @@ def image(base: Base, case: str, program: str, targets: dict[str, Any], *, confi
     """An image that runs `program` with what `inside.py` offers, above the base."""
     setting = json.dumps({"case": case, "targets": targets}).encode()
     whole = f"from inside import *\n\n{program}\n".encode()
-    layer = tar(
-        member("app/main.py", whole), member("app/inside.py", INSIDE), member("app/setting.json", setting), *files
-    )
+    layer = tar(member("app/main.py", whole), *BESIDE, member("app/setting.json", setting), *files)
     entry = {"Entrypoint": ["python", "/app/main.py"], "Cmd": None}
     return Thin(layers=[layer], config={**base.config, **entry, **(config or {})}, base=base.layers)

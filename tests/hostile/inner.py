@@ -9,9 +9,9 @@ from typing import Any, Self
 
 import docker
 import pyarrow as pa
-import pyarrow.parquet as pq
 from django.core.management import call_command
 
+from challenges import tables
 from sandbox import actions, chambers, purposes, reaper, worker
 from sandbox.engine import Engine
 from sandbox.models import Image, Run
@@ -43,7 +43,8 @@ class Hostile:
     def write_inputs(self, run: Run, folder: Path) -> None:
         task = {"step": run.step, "limits": run.limits, "seed": 0, "files": {"candidates": "candidates.parquet"}}
         (folder / "task.json").write_text(json.dumps({**task, "contract": "anomed/1"}))
-        pq.write_table(pa.table({"row": TOKENS, "glucose": [100.0] * len(TOKENS)}), folder / "candidates.parquet")
+        table = pa.table({"row": TOKENS, "glucose": [100.0] * len(TOKENS)})
+        tables.write_arrow(table, folder / "candidates.parquet")
 
     def reader(self, run: Run, collected: Path, result: Path) -> Any:
         return read, (collected,)

@@ -172,12 +172,12 @@ for name in ("run.sh", "notes/readme.html", "model.pkl", ".bashrc", "scores.csv.
     # tables: rows and cells
     _case("wrong-columns", "Other columns than were asked for.", 'scores(header="row,member")', stops=_TABLE),
     _case("more-columns", "A column more.", 'scores(header="row,score,note", value="0.0,x")', stops=_TABLE),
-    _case("missing-rows", "Leaves rows out.", 'scores(tokens=rows()["row"][1:])', stops=_TABLE),
+    _case("missing-rows", "Leaves rows out.", 'scores(names=rows()["row"][1:])', stops=_TABLE),
     _case("rows-twice", "Gives one row twice, with two scores.", "scores(f\"{rows()['row'][0]},1.0\")", stops=_TABLE),
     _case(
         "rows-swapped",
         "Gives one row twice and leaves another out.",
-        'tokens = rows()["row"]\nscores(tokens=[tokens[0], *tokens[:-1]])',
+        'tokens = rows()["row"]\nscores(names=[tokens[0], *tokens[:-1]])',
         stops=_TABLE,
     ),
     _case("foreign-rows", "Names rows that nobody asked about.", 'scores("r0123456789abcdef,0.5")', stops=_TABLE),
@@ -194,7 +194,7 @@ for name in ("run.sh", "notes/readme.html", "model.pkl", ".bashrc", "scores.csv.
     _case(
         "formula-rows",
         "Formulas in place of row names.",
-        'scores(tokens=["=cmd|\' /C calc\'!A0"] * len(rows()["row"]))',
+        'scores(names=["=cmd|\' /C calc\'!A0"] * len(rows()["row"]))',
         stops=_TABLE,
     ),
     _case("open-quote", "A quotation mark that is never closed.", 'scores(\'"never\' + "x" * 100000)', stops=_TABLE),
