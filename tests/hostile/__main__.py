@@ -73,7 +73,10 @@ def perform(
                 for name, seen in performances[-1].seen.items():
                     if not seen.held:
                         tell(f"{runtime}: {name} FAILED: {'; '.join(seen.complaints)[:500]}")
-        return performances, curtain(stage)
+        last = curtain(stage)
+        if not keep:
+            stage.remove_images()
+        return performances, last
 
 
 class _Kept:

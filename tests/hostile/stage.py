@@ -1,6 +1,6 @@
 """The arena that the cases are entered into, as a participant would: through the API, by resumable upload."""
 
-import os
+import contextlib
 import subprocess
 import threading
 import time
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import docker
 import httpx
 
 from tests.arena import ORGANISER, PASSWORD, Arena, patients, wait_for, write_challenge
@@ -242,6 +243,15 @@ class Stage:
             for name, command in listing.items()
         }
 
+    def remove_images(self) -> None:
+        """Takes off the engine what this arena has loaded: it will not come back."""
+        prefix = f"anomed-{(self.arena.var / 'installation').read_text().strip()[:8]}"
+        client = docker.from_env().api
+        for image in client.images(name=f"{prefix}/*"):
+            for tag in image["RepoTags"] or ():
+                with contextlib.suppress(docker.errors.APIError):  # another name of it is in use
+                    client.remove_image(tag)
+
 
 def processes(arena: Arena) -> dict[int, str]:
     """The workers of the runs cluster with their birth: one that was restarted has another."""
@@ -251,10 +261,6 @@ def processes(arena: Arena) -> dict[int, str]:
         if stat.exists():
             found[pid] = stat.read_text().rpartition(")")[2].split()[19]
     return found
-
-
-def this_many_cpus() -> int:
-    return os.cpu_count() or 1
 
 
 __all__ = ["ATTACKS", "DEFENSES", "MALLORY", "PASSWORD", "POLLY", "Entry", "Stage", "processes"]

@@ -51,7 +51,8 @@ for name in ("sda", "vda", "nvme0n1", "mem", "kmem", "port", "kmsg", "kvm", "fus
              "dri/card0", "nvidia0", "nvidiactl", "vfio/vfio", "uinput", "hpet", "mapper/control"):
     refused(name, os.open, f"/dev/{name}", os.O_RDONLY)
 """,
-        stops="A /dev of its own holds only the harmless ones.",
+        stops="A /dev of its own holds only the harmless ones. gVisor has a fuse and a tun of its own kernel.",
+        emulated=("fuse", "net/tun"),
     ),
     _case(
         "proc-writes",

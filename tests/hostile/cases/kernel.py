@@ -87,7 +87,8 @@ refused("clone user", clone_user)
         "".join(
             f"refused({name!r}, syscall, 272, {flag})\n" for name, flag in NEW_NAMESPACES.items() if name != "user"
         ),
-        stops=_SECCOMP + " It has no SYS_ADMIN either.",
+        stops=_SECCOMP + " It has no SYS_ADMIN either. gVisor says yes to two, and does nothing.",
+        emulated=("mount", "cgroup"),
     ),
     _case(
         "setns",
@@ -143,7 +144,9 @@ refused("hardware cycles", syscall, 298, ctypes.addressof(attributes), 0, -1, -1
         "import ctypes\nparameters = (ctypes.c_char * 256)()\n"
         'refused("io_uring_setup", syscall, 425, 8, ctypes.addressof(parameters))\n'
         + _calls(io_uring_enter=(426, 0, 0, 0, 0, 0), io_uring_register=(427, 0, 0, 0, 0)),
+        stops=_SECCOMP + " gVisor has a small io_uring of its own, within its own kernel.",
         walls=("seccomp", "seccomp-default"),
+        emulated=("io_uring_setup",),
     ),
     _case(
         "ptrace",
@@ -314,6 +317,6 @@ import resource
 refused("more files", lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (1 << 20, 1 << 20)))
 """,
         stops=_SECCOMP + " It has no capabilities either.",
-        emulated=("settimeofday", "real time"),
+        emulated=("nice",),
     ),
 ]
