@@ -130,8 +130,8 @@ def _verdict(case: Case, runtime: str, results: dict[str, Any]) -> str:
     seen = results["runtimes"][runtime]["cases"].get(case.id)
     if seen is None:
         return "not run"
-    other = f" ({case.gvisor})" if runtime == "gvisor" and case.gvisor else ""
-    return ("held" if seen["held"] else "**failed**") + other
+    other = seen["outcome"] != str(case.expected) and seen["held"]
+    return ("held" if seen["held"] else "**failed**") + (f" ({seen['outcome']})" if other else "")
 
 
 def _row(*cells: str) -> str:

@@ -3,7 +3,7 @@
 Every attacker bounds itself, so that it harms nobody where a wall is taken away.
 """
 
-from tests.hostile.model import Case, private, rehearsal
+from tests.hostile.model import SCORED, Case, private, rehearsal
 
 _MEMORY = "The kernel ends it at its memory limit; swap counts as well."
 _TMPFS = "/tmp is a tmpfs of a fixed size, which also counts as the container's memory."
@@ -36,12 +36,12 @@ def hoard():
     more = [bytearray(b"x" * (1 << 20)) for _ in range(300)]
     say("300 MB", "WORKED", held=False)
 
+say("begun", "yes")
 say("child", in_child(hoard))
 polite()
 """,
         stops="The kernel's own mark on the container is read, not what the program says.",
         expected=rehearsal("out_of_memory"),
-        # gVisor kills within: its child dies, and the program may well end in order
         walls=("memory",),
     ),
     _case(
@@ -64,6 +64,7 @@ polite()
         "Hides memory in the buffers of a thousand pipes.",
         """
 import fcntl
+say("begun", "yes")
 total, pipes = 0, []
 try:
     for _ in range(400):
@@ -82,6 +83,7 @@ for ends in pipes:
 polite()
 """,
         stops="Pipe buffers count as its memory, and a user has few large ones.",
+        gvisor=(rehearsal("out_of_memory"),),
     ),
     _case(
         "swap",
@@ -131,6 +133,7 @@ polite()
         "Forks as often as it can.",
         """
 import time
+say("begun", "yes")
 children = []
 try:
     for _ in range(400):
@@ -149,15 +152,16 @@ for child in children:
     os.waitpid(child, 0)
 polite()
 """,
-        stops="The number of processes and threads is limited (PidsLimit). gVisor falls there, and the run ends.",
+        stops="The number of processes and threads is limited (PidsLimit). Processes in gVisor take its memory.",
         walls=("pids",),
-        gvisor=rehearsal("crashed"),
+        gvisor=(rehearsal("out_of_memory"), rehearsal("crashed")),
     ),
     _case(
         "thread-bomb",
         "Starts as many threads as it can.",
         """
 import threading
+say("begun", "yes")
 threading.stack_size(64 << 10)
 stop, threads = threading.Event(), []
 try:
@@ -173,9 +177,10 @@ for thread in threads:
     thread.join()
 polite()
 """,
-        stops="Threads count as processes (PidsLimit). In gVisor its kernel falls, and the run ends.",
+        stops="Threads count as processes (PidsLimit). gVisor's threads are bounded as a whole, by more.",
         walls=("pids",),
-        gvisor=rehearsal("crashed"),
+        gvisor=(SCORED, rehearsal("out_of_memory"), rehearsal("crashed")),
+        emulated=("threads",),
     ),
     _case(
         "disk-tmp",
