@@ -29,6 +29,7 @@ from django_q.signing import SignedPackage
 BEAT_SECONDS = 10.0
 PAUSE = 1.0  # of the pusher, while the database is away
 
+NAME = "ANOMED_CLUSTER"  # in the environment of a cluster: what it is called here
 SENTINEL, BEAT, BUSY = "sentinel", "beat", "busy-"
 
 
@@ -91,9 +92,14 @@ def signs(cluster: str) -> Signs:
     return Signs(ages.get(SENTINEL, float("inf")), work)
 
 
+def _own() -> str:
+    """The name of the cluster that this process belongs to. Several may work on the same queue."""
+    return os.environ.get(NAME) or str(Conf.CLUSTER_NAME)
+
+
 def _mark(name: str) -> None:
     with contextlib.suppress(OSError):  # the disk is full, or nobody expects signs
-        os.utime(folder_of(Conf.CLUSTER_NAME) / name)
+        os.utime(folder_of(_own()) / name)
 
 
 def beat() -> None:
@@ -156,7 +162,7 @@ class _Busy:
         self._working.clear()
 
     def _say(self) -> None:
-        path = folder_of(Conf.CLUSTER_NAME) / f"{BUSY}{os.getpid()}"
+        path = folder_of(_own()) / f"{BUSY}{os.getpid()}"
         while self._working.wait():
             with contextlib.suppress(OSError):
                 if path.parent.exists():
@@ -165,7 +171,7 @@ class _Busy:
 
 
 def _forget_the_dead() -> None:
-    for path in folder_of(Conf.CLUSTER_NAME).glob(f"{BUSY}*"):
+    for path in folder_of(_own()).glob(f"{BUSY}*"):
         if not Path("/proc", path.name.removeprefix(BUSY)).exists():
             path.unlink(missing_ok=True)
 

@@ -16,7 +16,7 @@ from django.conf import settings
 from django.db import connection
 
 from anomed_site import heartbeat
-from sandbox import reaper, wakeups
+from sandbox import hosts, reaper, wakeups
 from submissions.registry import conf as registry
 
 log = structlog.get_logger("processes")
@@ -50,7 +50,7 @@ class Process:
         with output.open("ab") as stream:
             self.popen = subprocess.Popen(
                 self.command,
-                env={**os.environ, **self.environment},
+                env={**os.environ, heartbeat.NAME: self.name, **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
@@ -96,6 +96,12 @@ class Process:
                 self.popen.wait(_RESTART_PAUSE)
 
 
+def _drivers(name: str, workers: int) -> Process:
+    """A cluster of workers that drive runs."""
+    command = [sys.executable, str(settings.BASE_DIR / "manage.py"), "qcluster"]
+    return Process(name, command, {"Q_CLUSTER_NAME": "runs", "ANOMED_RUN_WORKERS": str(workers)}, workers)
+
+
 class Supervisor:
     """Keeps site, `web` cluster and `runs` cluster alive until it is left. Use as a context manager."""
 
@@ -110,8 +116,10 @@ class Supervisor:
         self.processes = [
             Process("site", site),
             Process("web", [python, manage, "qcluster"], {"Q_CLUSTER_NAME": "web"}, settings.WEB_WORKERS),
-            Process("runs", [python, manage, "qcluster"], {"Q_CLUSTER_NAME": "runs"}, settings.RUN_SLOTS),
+            _drivers("runs", settings.RUN_SLOTS),
         ]
+        self._elsewhere: dict[str, int] = {}  # hosts of other machines, with their slots
+        self._leaving: list[Process] = []
         if registry.enabled():
             self.processes.append(Process("registry", [python, manage, "registry"]))
 
@@ -123,7 +131,8 @@ class Supervisor:
         return self
 
     def mind(self) -> None:
-        """Starts again what has ended or hangs. Call it about once a second."""
+        """Starts again what has ended or hangs, and keeps a worker for each slot. Call it about once a second."""
+        self._follow_hosts()
         for process in self.processes:
             if time.monotonic() - process.started < _RESTART_PAUSE:
                 continue
@@ -134,8 +143,29 @@ class Supervisor:
             process.kill()
             process.start(self._log_of(process))
 
+    def _follow_hosts(self) -> None:
+        """Each host of another machine has a cluster of its own, which comes and goes with it.
+
+        Its workers drive any run, not only those of that host.
+        """
+        wanted = {f"runs-{name}": slots for name, slots in self._elsewhere.items() if slots}
+        for process in [found for found in self.processes if found.name.startswith("runs-")]:
+            if wanted.pop(process.name, None) is None:
+                self.processes.remove(process)
+                self._leaving.append(process)
+                process.signal(signal.SIGTERM)  # what it drives it drives to its end
+        for name, workers in wanted.items():
+            process = _drivers(name, workers)
+            self.processes.append(process)
+            process.start(self._log_of(process))
+        for process in [found for found in self._leaving if not found.alive]:
+            self._leaving.remove(process)
+            if process.name not in {found.name for found in self.processes}:
+                heartbeat.end(process.name)
+
     def __exit__(self, *_exception: object) -> None:
         self._done.set()
+        self.processes += self._leaving
         for process in self.processes:
             process.signal(signal.SIGTERM)
         deadline = time.monotonic() + _STOP_SECONDS
@@ -154,6 +184,7 @@ class Supervisor:
         while not self._done.wait(_TICK):
             try:
                 wakeups.tick()
+                self._elsewhere = hosts.slots_elsewhere()
             except Exception:
                 log.warning("no_tick", exc_info=True)
         connection.close()

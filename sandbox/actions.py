@@ -12,11 +12,10 @@ from django.utils import timezone
 from sandbox import images, inspection, tasks
 from sandbox.archives import Caps
 from sandbox.conf import blob_root, conf
+from sandbox.hosts import LOCAL_HOST
 from sandbox.images import CheckedImage
 from sandbox.limits import Limits
 from sandbox.models import Host, Image, Run, Slot
-
-LOCAL_HOST = "local"
 
 
 @transaction.atomic

@@ -4,9 +4,13 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
+from django.db.models import Count
+
 from sandbox.conf import installation, private_root
 from sandbox.engine import Engine
 from sandbox.models import Host
+
+LOCAL_HOST = "local"
 
 
 def engine_of(host: Host) -> Engine:
@@ -28,3 +32,9 @@ def _engine(url: str, installation: str, certificates: Path | None, process: int
 def certificates_of(name: str) -> Path:
     """The folder with what this server needs to speak to the host of that name: `ca.pem`, `cert.pem`, `key.pem`."""
     return private_root() / "hosts" / name
+
+
+def slots_elsewhere() -> dict[str, int]:
+    """How many slots each host has that has joined and is not this machine's own engine, by name."""
+    hosts = Host.objects.asked().exclude(name=LOCAL_HOST).exclude(heartbeat=None).annotate(count=Count("slots"))
+    return dict(hosts.values_list("name", "count"))

@@ -18,7 +18,7 @@ from image_builder import ImageBuilder, busybox_layer
 from sandbox import actions, chambers, purposes, reaper, worker
 from sandbox.conf import scratch_root
 from sandbox.engine import Engine
-from sandbox.hosts import engine_of
+from sandbox.hosts import LOCAL_HOST, engine_of
 from sandbox.models import Host, Image, Run
 
 LIMITS = {"seconds": 30, "memory_mb": 64, "cpus": 1, "output_mb": 8, "pids": 64}
@@ -75,7 +75,7 @@ def questions() -> Iterator[Questions]:
 @pytest.fixture
 def engine(settings: Any) -> Iterator[Engine]:
     """The engine of this machine. Whatever carries this test's label is removed in the end."""
-    engine = engine_of(Host(name=actions.LOCAL_HOST, url=settings.DOCKER_HOST_URL))
+    engine = engine_of(Host(name=LOCAL_HOST, url=settings.DOCKER_HOST_URL))
     yield engine
     chambers.close()
     reaper.sweep_engine(engine, everything=True)

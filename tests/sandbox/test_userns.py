@@ -4,7 +4,7 @@ import pytest
 from test_worker import ANSWER, BAD
 
 from sandbox import actions, inspection, reaper, worker
-from sandbox.hosts import engine_of
+from sandbox.hosts import LOCAL_HOST, engine_of
 from sandbox.models import Host, Run, Slot
 from tests.engines import SpareEngine
 
@@ -48,7 +48,7 @@ def test_runs_end_as_anywhere(host, queue, run, questions, engine):
 def test_run_that_demands_it_never_goes_to_another_host(host, queue):
     actions.ensure_local_host(slots=1)
     Host.objects.filter(pk=host.pk).update(state=Host.State.DRAINING)
-    Host.objects.filter(name=actions.LOCAL_HOST).update(state=Host.State.ACTIVE)
+    Host.objects.filter(name=LOCAL_HOST).update(state=Host.State.ACTIVE)
     waiting = queue(ANSWER, walls=["userns"])
     assert worker.work() == 0
     waiting.refresh_from_db()
