@@ -7,6 +7,7 @@ and whatever goes wrong on the way is an `EngineFault`: a fault of the platform,
 import contextlib
 import hashlib
 import json
+import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -163,12 +164,20 @@ class Engine(EngineImages):
     def create(self, config: dict[str, Any], labels: dict[str, str], name: str = "") -> str:
         """Creates, without starting it, a container that carries these labels; returns its id.
 
-        Unless it gets a name it has that of its run and attempt, which no other can have.
+        Unless it gets a name it has that of its run and attempt, which no other can have. Raises `Rejected` (crashed)
+        when the image itself stands in the way.
         """
-        with asking("create the container"):
-            name = f"{self.prefix}-{name}" if name else self._name(labels[RUN], int(labels[ATTEMPT]))
-            config = {**config, "Labels": self._labels(**labels)}
-            return str(self._client.create_container_from_config(config, name=name)["Id"])
+        try:
+            with asking("create the container"):
+                name = f"{self.prefix}-{name}" if name else self._name(labels[RUN], int(labels[ATTEMPT]))
+                config = {**config, "Labels": self._labels(**labels)}
+                return str(self._client.create_container_from_config(config, name=name)["Id"])
+        except EngineFault as fault:
+            if _is_the_images_fault(fault):
+                raise Rejected(Reason.CRASHED, _CANNOT_START) from fault
+            if _NO_RUNTIME.search(str(fault)):  # gVisor was taken off the host since it was last looked at
+                raise Unreachable(str(fault)) from fault
+            raise
 
     def try_out(self, config: dict[str, Any], chamber: Chamber, seconds: float) -> Trial:
         """Runs a container of ours to its end, for so long at most, and says what the engine made of its options."""
@@ -209,9 +218,22 @@ class Engine(EngineImages):
             with asking("start the container"):
                 self._client.start(container)
         except EngineFault as fault:
-            if _is_the_images_fault(fault):
+            if _is_the_images_fault(fault) or self._meets_a_file(container):
                 raise Rejected(Reason.CRASHED, _CANNOT_START) from fault
             raise
+
+    def _meets_a_file(self, container: str) -> bool:
+        """Whether the image has a file where a folder of ours goes: gVisor does not say why it cannot start.
+
+        The engine mounts the volumes itself when it is asked for something in them, and does say why it cannot.
+        """
+        try:
+            with asking("look for what it cannot start with"):
+                stream, _stat = self._client.get_archive(container, walls.OUTPUT)
+                stream.close()
+        except EngineFault as fault:
+            return str(fault).endswith("not a directory")
+        return False
 
     def wait(self, container: str, seconds: float) -> bool:
         """Waits until it ends; False if it is still running after so many seconds. A cut line is picked up again.
@@ -335,8 +357,12 @@ _CANNOT_START = gettext_noop(
 )
 
 
+# how engines say that they know no such runtime: 20.10, and newer ones
+_NO_RUNTIME = re.compile(r"nknown runtime specified|unknown or invalid runtime name")
+
+
 def _is_the_images_fault(fault: EngineFault) -> bool:
     text = str(fault)
     # the last: the image has a link to /proc at a place where we mount, which the runtime refuses
     signs = ("not a directory", "cwd", "working directory", "cannot be mounted because it is")
-    return "OCI runtime" in text and any(sign in text for sign in signs)
+    return "Cannot mkdir: " in text or ("OCI runtime" in text and any(sign in text for sign in signs))

@@ -4,9 +4,10 @@ What differs is said here: each case that cannot be the same has its own expecta
 """
 
 import pytest
+from image_builder import ImageBuilder, busybox_layer, member, tar
 from test_worker import ANSWER, BAD
 
-from sandbox import walls
+from sandbox import actions, walls, worker
 from sandbox.limits import Limits
 from sandbox.models import Run
 from sandbox.reasons import Reason
@@ -95,6 +96,31 @@ def test_nothing_but_its_own_folders_can_be_written(run):
     ended = run(f"{script}; nc -w 2 1.1.1.1 80 < /dev/null 2>/dev/null && echo online; {ANSWER}")
     assert ended.state == Run.State.SUCCEEDED, ended.detail
     assert ended.log_path.read_text() == ""
+
+
+@pytest.mark.parametrize("wall", [[], ["gvisor"]])
+@pytest.mark.parametrize(("path", "config"), [("input", {}), ("work", {"WorkingDir": "/work"})], ids=["input", "cwd"])
+def test_file_where_a_folder_goes_is_the_images_fault(queue, tmp_path, path, config, wall):
+    """Neither engine nor gVisor say it plainly."""
+    layers = [busybox_layer(), tar(member(path, b"a file"))]
+    builder = ImageBuilder(layers=layers, config={"Cmd": ["/bin/sh", "-c", ANSWER], **config})
+    archive = builder.docker_archive(tmp_path / "image.tar")
+    ended = queue(actions.store_image(checked=actions.check_archive(archive=archive)), walls=wall)
+    worker.work()
+    ended.refresh_from_db()
+    assert (ended.reason, ended.attempt) == (Reason.CRASHED, 1), ended.detail
+
+
+def test_gvisor_that_was_taken_off_the_host_is_nobodys_fault(queue, host, settings):
+    """Until the next look at the host, it is believed to be there."""
+    settings.SANDBOX = {**settings.SANDBOX, "gvisor_runtime": "runsc-gone"}
+    waiting = queue(ANSWER, walls=["gvisor"])
+    worker.work()
+    waiting.refresh_from_db()
+    assert (waiting.state, waiting.faults) == (Run.State.QUEUED, 0), waiting.detail
+    assert "runsc-gone" in waiting.detail
+    host.refresh_from_db()
+    assert host.avoid_until is not None
 
 
 def test_only_what_demands_it_runs_in_gvisor():
