@@ -1,5 +1,6 @@
 """GPUs asked of a real engine, and given by it: up to the hook that would put them into the container."""
 
+import signal
 import uuid as uuids
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,10 +12,11 @@ from django.utils import timezone
 from django_q.models import OrmQ, Schedule
 from gpu_stub import Toolkit, uuid
 from image_builder import ImageBuilder, busybox_layer
+from patience import until
 
 from sandbox import actions, alarms, chambers, fleet, gpus, inspection, leases, reaper, tasks, worker
 from sandbox.conf import conf
-from sandbox.engine import Engine
+from sandbox.engine import RUN, Engine
 from sandbox.hosts import engine_of
 from sandbox.models import Alarm, Gpu, Host, Image, Run, Slot
 from sandbox.reasons import Reason
@@ -292,6 +294,31 @@ class TestRuns:
         run.refresh_from_db()
         assert run.state == Run.State.SUCCEEDED, run.detail
         assert left not in [container["Id"] for container in engine.containers()]
+
+    def test_a_killed_worker_leaves_its_gpu_to_the_same_run(self, gpu_host, queue_gpu, start_worker):
+        """Nobody else gets the GPU before that run has ended, though its worker is dead and its container goes on."""
+        gpus.look(gpu_host)
+        Gpu.objects.filter(uuid=ONE).delete()
+        engine = engine_of(gpu_host)
+        first, second = queue_gpu(f"sleep 5; {ANSWER}"), queue_gpu(ANSWER)
+        killed = start_worker()
+        until(lambda: [found for found in engine.containers(**{RUN: str(first.pk)}) if found["State"] == "running"], 60)
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+
+        Run.objects.filter(pk=first.pk).update(worker="elsewhere:1:2")  # nobody here can see that it is dead
+        assert leases.claim("me") is None
+        Run.objects.filter(pk=first.pk).update(lease_until=timezone.now())
+        again = leases.claim("me")
+        assert (again.pk, again.attempt) == (first.pk, 2)
+        assert again.leased_gpus.get().uuid == TWO
+        assert leases.claim("they") is None
+        worker.drive(again)
+        again.refresh_from_db()
+        assert again.state == Run.State.SUCCEEDED, again.detail
+        claimed = leases.claim("they")
+        assert claimed.pk == second.pk
+        assert claimed.leased_gpus.get().uuid == TWO
 
     def test_the_toolkit_is_gone(self, host, base, queue):
         """A run that was promised a GPU waits, and the operator reads why."""
