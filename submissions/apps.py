@@ -15,6 +15,7 @@ class SubmissionsConfig(AppConfig):
         from sandbox import inspection, purposes, retention
         from submissions import alarms, permissions  # noqa: F401 -- the latter registers who may do what
         from submissions.purpose import SubmissionStep
+        from submissions.registry import alarms as registry
         from submissions.retention import StepKeeper
         from submissions.steps import PURPOSE, name_priorities
 
@@ -23,6 +24,7 @@ class SubmissionsConfig(AppConfig):
         walls.ask(inspection.offered)
         retention.register(StepKeeper())
         operators.watch(alarms.conditions, alarms.KINDS)
+        operators.watch(registry.conditions, registry.KINDS)
         post_migrate.connect(schedule_sweeps, sender=self)
 
 

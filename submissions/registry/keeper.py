@@ -13,11 +13,11 @@ from typing import Self
 import structlog
 from django.conf import settings
 
-from submissions.registry import conf, configuration, room
+from submissions.registry import conf, configuration, pushes, room
 
 log = structlog.get_logger("registry")
 
-_LOOK_SECONDS = 10.0  # between two looks at the room
+_LOOK_SECONDS = 20.0  # between two looks at the room
 _STOP_SECONDS = 10.0
 
 
@@ -56,19 +56,23 @@ class Keeper:
         if room.is_full():
             log.error("registry_full", used=room.used_bytes())
             room.drop_uploads()
-        if room.has_repositories():
-            self._run("garbage-collect", "--delete-untagged")
-            room.drop_empty_repositories()
+        self._collect_garbage()
+        if room.is_full():
+            for repository in pushes.let_go():
+                room.drop_repository(repository)
+            self._collect_garbage()
         self._cleaned = self._looked = time.monotonic()
         if room.is_full():
             log.error("registry_closed_for_lack_of_room", used=room.used_bytes())
         else:
             self._process = self._start("serve")
 
-    def _run(self, *arguments: str) -> None:
-        process = self._start(*arguments)
-        if status := process.wait():
-            log.error("registry_command_failed", command=arguments, status=status)
+    def _collect_garbage(self) -> None:
+        if not room.has_repositories():
+            return
+        if status := self._start("garbage-collect", "--delete-untagged").wait():
+            log.error("registry_garbage_not_collected", status=status)
+        room.drop_empty_repositories()
 
     def _start(self, *arguments: str) -> "subprocess.Popen[bytes]":
         # The registry itself knows no bound on a layer; the kernel does.

@@ -16,7 +16,7 @@ from sandbox.conf import conf as sandbox_conf
 from sandbox.reasons import Reason, Rejected
 from submissions import actions, flow, uploads
 from submissions.models import Membership, Push, Submission, Team, Upload
-from submissions.registry import layouts, names, room, store
+from submissions.registry import layouts, names, store
 from submissions.registry.conf import conf, enabled
 from submissions.registry.layouts import Layout
 from submissions.states import State
@@ -26,6 +26,9 @@ log = structlog.get_logger("registry")
 _TOGETHER = 64  # pieces between two looks at the database: the entry's page shows how far it is
 _LOST = timedelta(minutes=2)  # a fetch that did not move for so long has lost its worker
 _PATIENCE = timedelta(hours=1)  # with a registry that does not answer
+
+
+_OPEN = Q(entered=False, refusal="") | Q(submission__state=State.UPLOADING)  # the registry's copy is needed
 
 
 def note(*, repository: str, tag: str, digest: str, by: str = "") -> None:
@@ -87,6 +90,15 @@ def sweep() -> None:
         _fetch_later(push)
 
 
+def let_go() -> list[str]:
+    """Repositories whose pushes are all dealt with, and that are to be removed now: the room is needed."""
+    needed = Push.objects.filter(_OPEN).values("repository")
+    gone = Push.objects.filter(removed=False).exclude(repository__in=needed)
+    repositories = sorted(set(gone.values_list("repository", flat=True)))
+    Push.objects.filter(repository__in=repositories).update(removed=True)
+    return repositories
+
+
 def _note_new(repository: str) -> None:
     known = set(Push.objects.filter(repository=repository).values_list("tag", "digest"))
     for tag, digest in store.tags(repository).items():
@@ -95,11 +107,9 @@ def _note_new(repository: str) -> None:
 
 
 def _clear_up() -> None:
-    """Takes from the registry what is dealt with: after some days, so that the next push sends only what changed."""
-    open_ones = Q(entered=False, refusal="") | Q(submission__state=State.UPLOADING)
-    done = Push.objects.filter(removed=False).exclude(open_ones)
-    if not room.is_full():
-        done = done.filter(pushed_at__lt=timezone.now() - timedelta(days=conf().keep_days))
+    """Takes from the registry what was pushed long ago. Until then, the next push sends only what changed."""
+    long_ago = timezone.now() - timedelta(days=conf().keep_days)
+    done = Push.objects.filter(removed=False, pushed_at__lt=long_ago).exclude(_OPEN)
     for push in done:
         store.delete(push.repository, push.digest)  # an index's images have no tag: the next collection takes them
         Push.objects.filter(pk=push.pk).update(removed=True)

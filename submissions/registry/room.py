@@ -43,6 +43,11 @@ def drop_empty_repositories() -> None:
             shutil.rmtree(manifests.parent, ignore_errors=True)
 
 
+def drop_repository(repository: str) -> None:
+    """Removes what a repository has, apart from layers that others share. Only while the registry is stopped."""
+    shutil.rmtree(_repositories() / repository, ignore_errors=True)
+
+
 def has_repositories() -> bool:
     return _repositories().is_dir()
 

@@ -31,6 +31,15 @@ class Missing(Exception):
     """The registry does not have what was asked for, or it is larger than it may be."""
 
 
+def answers() -> bool:
+    """Whether a registry is there, which asks for a token as it should."""
+    try:
+        with _ask("GET", "", "") as answer:
+            return answer.status_code == 401
+    except Unreachable:
+        return False
+
+
 def manifest(repository: str, digest: str) -> tuple[bytes, str]:
     """A manifest or an index as it was pushed, and its media type."""
     with _get(f"{repository}/manifests/{_checked(digest)}", access.of_ourselves(repository, "pull"), *_ALL) as answer:

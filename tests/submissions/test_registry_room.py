@@ -9,7 +9,7 @@ import pytest
 from django.utils import timezone
 
 from submissions.models import Push, Submission, Team
-from submissions.registry import conf, names, pushes, room, store
+from submissions.registry import alarms, conf, names, pushes, room, store
 from submissions.registry.keeper import Keeper
 from tests.arena import wait_for
 from tests.sandbox.image_builder import ImageBuilder, member, tar
@@ -144,10 +144,40 @@ def test_a_full_registry_drops_what_is_unfinished_and_closes_until_there_is_room
     wait_for(answers, seconds=30, what="the registry answers again")
 
 
+def test_where_room_is_short_images_that_were_fetched_go(
+    registry: Keeper, pusher: Callable[..., Pusher], mine: str, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("submissions.registry.keeper._LOOK_SECONDS", 0.0)
+    other = mine.replace("mine", "other")
+    pusher("ada", "mine").image(mine, "attack", image_of("fetched", 200_000), compress=False)
+    pushes.sweep()
+    pushes.receive(Push.objects.get().pk)
+    waiting = pusher("ada", "other").image(other, "attack", image_of("waiting", 200_000), compress=False)
+    pushes.sweep()
+    settings.REGISTRY = {**settings.REGISTRY, "max_bytes": 300_000}
+    assert registry.mind()
+    wait_for(answers, seconds=30, what="the registry answers again")
+    assert list(store.repositories()) == [other]
+    assert store.tags(other) == {"attack": waiting}
+    pushes.receive(Push.objects.get(repository=other).pk)
+    assert set(Submission.objects.values_list("state", flat=True)) == {"checking"}
+
+
 def test_a_registry_that_ends_by_itself_is_noticed(registry: Keeper) -> None:
     assert registry._process is not None
     registry._process.kill()
     wait_for(lambda: not registry.mind(), seconds=20, what="the keeper notices")
+
+
+def test_operators_are_told_of_a_registry_that_is_full_or_silent(registry: Keeper, settings: Any) -> None:
+    assert list(alarms.conditions()) == []
+    settings.REGISTRY = {**settings.REGISTRY, "max_bytes": -1}
+    assert [one.subject for one in alarms.conditions()] == ["full"]
+    registry.__exit__()
+    settings.REGISTRY = {**settings.REGISTRY, "max_bytes": 10**9}
+    assert [one.subject for one in alarms.conditions()] == ["silent"]
+    settings.REGISTRY = {**settings.REGISTRY, "address": ""}
+    assert list(alarms.conditions()) == []
 
 
 def test_nothing_of_the_registry_is_readable_for_others(registry: Keeper) -> None:

@@ -5,6 +5,7 @@ import threading
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import close_old_connections
 
 from submissions.registry import conf
 from submissions.registry.keeper import Keeper
@@ -21,5 +22,6 @@ class Command(BaseCommand):
             signal.signal(number, lambda *_: stop.set())
         with Keeper() as keeper:
             while not stop.wait(1):
+                close_old_connections()  # the database is seldom asked, and may have been away
                 if not keeper.mind():
                     raise CommandError("The registry has ended; its own message is above.")
