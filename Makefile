@@ -54,7 +54,7 @@ lint: $(VENV)/.ready
 	$(BIN)/djlint --quiet --check --lint anomed_site/templates challenges/templates sandbox/templates
 	$(MANAGE) makemigrations --check --dry-run --verbosity 0
 
-test: engine browser kits lint
+test: engine gvisor browser kits lint
 	$(BIN)/python -m pytest $(ARGS)
 
 hostile: engine gvisor kits
