@@ -1,6 +1,7 @@
 """The walls, from inside: what a stranger's container finds when it tries them, on the real engine."""
 
 import struct
+import tarfile
 
 import pytest
 from image_builder import ImageBuilder, busybox_layer, member, tar
@@ -11,6 +12,7 @@ from sandbox.engine import RUN
 from sandbox.holder import elf
 from sandbox.limits import Limits
 from sandbox.models import Run
+from sandbox.reasons import Reason
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
 
@@ -162,6 +164,15 @@ def test_setuid_file_gives_nothing(run, tmp_path):
     archive = ImageBuilder(layers=layers, config={"Cmd": ["/try"], "User": "root"}).docker_archive(tmp_path / "i.tar")
     ended = run(actions.store_image(checked=actions.check_archive(archive=archive)), collect={})
     assert ended.exit_code == 65534 & 0xFF
+
+
+def test_a_link_where_we_mount_is_the_images_own_fault(run, tmp_path):
+    """The runtime refuses to mount over /proc. As a fault of the platform it would be tried again, for nothing."""
+    layers = [busybox_layer(), tar(member("input", type=tarfile.SYMTYPE, linkname="../../../../proc"))]
+    builder = ImageBuilder(layers=layers, config={"Cmd": ["/bin/sh", "-c", "true"]})
+    archive = builder.docker_archive(tmp_path / "i.tar")
+    ended = run(actions.store_image(checked=actions.check_archive(archive=archive)), collect={})
+    assert (ended.reason, ended.faults) == (Reason.CRASHED, 0)
 
 
 def test_options_as_the_engine_sees_them(engine, host, queue, monkeypatch):
