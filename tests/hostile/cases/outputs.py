@@ -100,9 +100,12 @@ os.truncate(handle, 900 << 20)
         "million-files",
         "A million empty files.",
         """
-made = 0
+import time
+made, begun = 0, time.monotonic()
 with contextlib.suppress(OSError):
     for made in range(10**6):
+        if time.monotonic() > begun + 5:
+            break
         os.close(os.open(OUTPUT / f"f{made}", os.O_CREAT | os.O_WRONLY))
 measured("files in /output", made, 1000)
 with contextlib.suppress(OSError):
