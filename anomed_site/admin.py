@@ -10,6 +10,7 @@ from anomed_site.models import User
 
 admin.site.site_header = admin.site.site_title = "AnoMed Arena"
 admin.site.index_title = _("Organising and operating")
+admin.site.index_template = "admin/arena_index.html"  # with a name of its own: it extends the stock one
 
 
 @admin.register(User)

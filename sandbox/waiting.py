@@ -72,7 +72,7 @@ def of(run: Run, views: Sequence[HostView]) -> Wait:
         return Wait(For.ROOM, _("All slots are in use."))
     if not any(_fits(run, view, free=True) for view in with_slots):
         return Wait(For.ROOM, _("Other runs have the GPUs."))
-    return Wait(For.WORKER, _("There is room: a worker takes it in a moment."))
+    return Wait(For.WORKER, _("There is room: a worker takes it when its turn comes."))
 
 
 def demands() -> list[tuple[Run, float]]:
