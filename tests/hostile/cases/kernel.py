@@ -49,13 +49,11 @@ CASES = [
             pivot_root=(155, b"/tmp", b"/tmp"),
         ),
         stops=_SECCOMP + " It has no SYS_ADMIN either.",
-        walls=("seccomp",),
     ),
     _case(
         "chroot",
         "Changes its root, to climb out of it.",
         'refused("chroot", syscall, 161, b"/tmp")',
-        walls=("seccomp",),
     ),
     _case(
         "user-namespace",
@@ -101,7 +99,6 @@ for name in ("mnt", "net", "pid", "user", "uts", "ipc", "cgroup"):
     refused(name, enter)
 refused("pidfd", lambda: syscall(308, syscall(434, 1, 0), 0x20000))
 """,
-        walls=(),
     ),
     _case(
         "bpf",
@@ -271,7 +268,6 @@ say("x32 getpid", status, held=status >> 8 != 7)
 """,
         stops="The profile knows x86-64 only: anything else is refused or killed.",
         walls=("seccomp",),
-        emulated=(),
         # i386 getpid (20) by int 0x80; ends with 7 if that gave a process id
         files=(
             member(

@@ -228,7 +228,6 @@ polite()
 """,
         stops="The root is read-only; an image's own VOLUME is refused.",
         walls=("read-only-root",),
-        files=(),
     ),
     _case(
         "inodes-tmp",
@@ -298,7 +297,6 @@ polite()
 """,
         stops="Files end at 1 GB (ulimit fsize).",
         walls=("file-size",),
-        emulated=(),
     ),
     _case(
         "open-files",
