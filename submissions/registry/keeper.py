@@ -37,18 +37,20 @@ class Keeper:
     def __exit__(self, *_exception: object) -> None:
         self._stop()
 
-    def mind(self) -> bool:
-        """Looks after room and garbage now and then. False once the registry has ended by itself."""
-        if self._process is not None and self._process.poll() is not None:
-            return False
+    def mind(self) -> None:
+        """Looks after room and garbage now and then; starts a registry again that has ended."""
         now = time.monotonic()
+        if self._process is not None and self._process.poll() is not None:
+            log.error("registry_ended", status=self._process.returncode)
+            self._process = None
+            if now - self._cleaned > _LOOK_SECONDS:  # it had run well; else something is in its way, perhaps for long
+                self._looked = -_LOOK_SECONDS
         if now - self._looked < _LOOK_SECONDS:
-            return True
+            return
         self._looked = now
         is_due = now - self._cleaned > conf.conf().clean_seconds
         if room.is_full() or self._process is None or (is_due and room.is_quiet()):
             self._restart()
-        return True
 
     def _restart(self) -> None:
         """Cleans, and starts the registry if there is room for pushes; else a later look does."""
