@@ -252,7 +252,7 @@ Q_CLUSTER = {
 
 DOCKER_HOST_URL = env.str("ANOMED_DOCKER_HOST", default="unix:///var/run/docker.sock")
 SANDBOX = {
-    "walls": tuple(env.list("ANOMED_WALLS", default=[])),
+    "walls": tuple(name.strip() for name in env.list("ANOMED_WALLS", default=[])),
     "gvisor_runtime": env.str("ANOMED_GVISOR_RUNTIME", default="runsc"),
     "lease_seconds": env.int("ANOMED_LEASE_SECONDS", default=30),
     "gpu_hosts": tuple(env.list("ANOMED_GPU_HOSTS", default=[])),

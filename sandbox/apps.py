@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.apps import AppConfig
+from django.core import checks
 from django.db.models.signals import post_migrate
 from django.utils.translation import gettext_lazy as _
 
@@ -16,8 +17,9 @@ class SandboxConfig(AppConfig):
     def ready(self) -> None:
         from django_q.signals import post_spawn  # imports models
 
-        from sandbox import tasks
+        from sandbox import system_checks, tasks
 
+        checks.register(system_checks.walls)
         post_migrate.connect(schedule_sweeps, sender=self)
         post_spawn.connect(tasks.begin)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sandbox import inspection, offers
+from sandbox import inspection, offers, system_checks
 from sandbox.models import Run
 
 
@@ -85,3 +85,11 @@ def test_run_in_gvisor(run):
     ended = run("dmesg; echo yes > /output/answer.txt", walls=["gvisor"])
     assert (ended.state, ended.reason) == (Run.State.SUCCEEDED, ""), ended.detail
     assert "Starting gVisor" in ended.log_path.read_text()
+
+
+def test_settings_that_demand_a_wall_nobody_knows(settings):
+    settings.SANDBOX = {"walls": ("gvisor", "moat")}
+    [error] = system_checks.walls(None)
+    assert "'moat'" in error.msg
+    settings.SANDBOX = {"walls": ("gvisor", "userns")}
+    assert system_checks.walls(None) == []
