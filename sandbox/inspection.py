@@ -55,7 +55,8 @@ def _confirmed(engine: Engine, info: dict[str, Any]) -> Offer:
         offer = offers.inspect(info)
         if offers.STANDARD in offer.walls:
             offer = selftest.confirm(engine, offer)
-        _tested[engine.url] = (time.monotonic(), said, offer)
+        if not offer.complaints:  # one that failed is tested again with the next heartbeat: it may have been busy
+            _tested[engine.url] = (time.monotonic(), said, offer)
         log.info("host.tested", url=engine.url, walls=offer.walls, complaints=offer.complaints)
     return offer
 

@@ -101,6 +101,18 @@ def test_is_done_again_when_the_engine_says_something_new(engine, host, monkeypa
     assert len(tests) == 2
 
 
+def test_is_done_again_after_it_failed(engine, host, monkeypatch):
+    """A host that was too busy for its test, or out of disk, is not left out for an hour."""
+    answers = iter([ALL.without(None, ["busy"]), ALL])
+    monkeypatch.setattr(selftest, "confirm", lambda engine, offer: next(answers))
+    monkeypatch.setattr(inspection, "_tested", {})
+    assert inspection.note(host)
+    assert (host.walls, host.complaint) == ([], "busy")
+    for _ in range(2):  # the second look asks for no third test
+        assert inspection.note(host)
+        assert (host.walls, host.complaint) == (ALL.walls, "")
+
+
 def test_host_with_a_complaint_takes_no_private_run(run, host, monkeypatch):
     closed = walls._closed
     monkeypatch.setattr(walls, "_closed", lambda conf: closed(conf) | {"CapDrop": []})
