@@ -5,15 +5,19 @@ import json
 import sys
 import time
 
-from benchmarks import gpu_race, overhead, standings, throughput, upload
+from benchmarks import chaos, chaos_fleet, gpu_race, overhead, standings, throughput, upload
 
-ALL = {"overhead": overhead, "throughput": throughput, "standings": standings, "upload": upload, "gpu_race": gpu_race}
+QUICK = {"overhead": overhead, "throughput": throughput, "standings": standings, "upload": upload, "gpu_race": gpu_race}
+LONG = {"chaos": chaos, "chaos-fleet": chaos_fleet}
+ALL = {**QUICK, **LONG}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ALL)} (default: all)")
-    wanted = parser.parse_args().names or list(ALL)
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of {', '.join(ALL)} (default: all but {' and '.join(LONG)})"
+    )
+    wanted = parser.parse_args().names or list(QUICK)
     if unknown := set(wanted) - set(ALL):
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     missed = False

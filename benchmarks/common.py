@@ -31,10 +31,10 @@ class Verdict:
 
 
 @contextmanager
-def arena(*, serve: bool = True) -> Iterator[Arena]:
-    """An arena with the challenge `clinic`; all that it wrote goes with it."""
-    folder = Path(tempfile.mkdtemp(prefix="anomed-benchmark-"))
-    made = Arena(var=folder)
+def arena(*, serve: bool = True, folder: Path | None = None, **settings: str) -> Iterator[Arena]:
+    """An arena with the challenge `clinic`, in that folder if any; all that it wrote goes with it."""
+    folder = folder or Path(tempfile.mkdtemp(prefix="anomed-benchmark-"))
+    made = Arena(var=folder, settings=settings)
     made.manage("migrate", "--verbosity", "0")
     made.manage("collectstatic", "--no-input", "--verbosity", "0")
     made.manage("createsuperuser", "--no-input", "--email", ORGANISER)

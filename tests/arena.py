@@ -48,6 +48,7 @@ class Arena:
     registry_port: int = 0  # with a registry there, that `docker push` goes to
     server: "subprocess.Popen[bytes] | None" = None
     tokens: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)  # of its environment, over those below
 
     @property
     def url(self) -> str:
@@ -65,6 +66,7 @@ class Arena:
             "ANOMED_REGISTRY": f"localhost:{self.registry_port}" if self.registry_port else "off",
             "ANOMED_REGISTRY_PORT": str(self.registry_port),
             "DJANGO_SUPERUSER_PASSWORD": PASSWORD,
+            **self.settings,
         }
 
     def manage(self, *arguments: str) -> str:
