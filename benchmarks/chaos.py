@@ -212,14 +212,13 @@ class Chaos:
     def _fill(self) -> None:
         filler = self.made.var.parent / "filler"
         try:
-            with filler.open("wb") as file:
+            with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+                disk = os.statvfs(self.made.var)
                 with contextlib.suppress(OSError):
-                    os.posix_fallocate(file.fileno(), 0, os.statvfs(filler).f_bavail * os.statvfs(filler).f_frsize)
-                with contextlib.suppress(OSError):
-                    file.seek(0, os.SEEK_END)
-                    while True:  # the last blocks, and those that are freed meanwhile
-                        file.write(bytes(4096))
-                        file.flush()
+                    os.posix_fallocate(file.fileno(), 0, disk.f_bavail * disk.f_frsize)
+                file.seek(0, os.SEEK_END)
+                while True:  # the last blocks, and those that are freed meanwhile
+                    file.write(bytes(4096))
             time.sleep(FULL_SECONDS)
         finally:
             filler.unlink(missing_ok=True)
