@@ -34,9 +34,8 @@ log = structlog.get_logger(__name__)
 MINUTES = 5  # between two looks at a host with which all is well
 PROBE_SECONDS = 60  # eight cards that nothing keeps awake take half of it
 # the engine has no driver for GPUs, or a driver that knows none
-_NO_TOOLKIT = re.compile(
-    "could not select device driver|unresolvable CDI devices|failed to discover GPU vendor|could not find CDI"
-)
+_NO_TOOLKIT = re.compile("could not select device driver|unresolvable CDI devices|failed to discover GPU vendor")
+_OF_GPUS = re.compile("nvidia|cdi|error running (?:prestart )?hook", re.IGNORECASE)  # other faults are the engine's own
 # what an engine says of itself and its GPUs depend on
 _FACTS = ("ServerVersion", "KernelVersion", "Runtimes", "DefaultRuntime", "CDISpecDirs", "DiscoveredDevices")
 
@@ -45,8 +44,8 @@ class Unusable(Exception):
     """The host's GPUs, if it has any, cannot be given to runs: a sentence for operators says why."""
 
 
-class NoToolkit(Unusable):
-    """The engine does not know what a GPU is. Most hosts without GPUs are like this."""
+class Unknown(Unusable):
+    """They may be well: it is the look at them that fails, by the way in which this server is set up."""
 
 
 def find(host: Host) -> list[Device]:
@@ -54,7 +53,9 @@ def find(host: Host) -> list[Device]:
     code, output = _probe(host, _image())
     if code:
         text = _("The GPUs do not answer: `nvidia-smi` ended with status %(code)d and said: %(said)s")
-        raise Unusable(text % {"code": code, "said": ascii(output[-200:].decode("ascii", "replace").strip())[1:-1]})
+        said = ascii(output[-200:].decode("ascii", "replace").strip())[1:-1]
+        kind = Unusable if code in nvidia.TROUBLES else Unknown
+        raise kind(text % {"code": code, "said": said})
     try:
         return nvidia.devices(output)
     except nvidia.Nonsense as nonsense:
@@ -71,8 +72,9 @@ def look(host: Host) -> str:
     except Unusable as unusable:
         log.info("gpus.unusable", host=host.name, why=str(unusable))
         if not _should_have_gpus(host):
+            _note_complaint(host, "")
             return ""
-        return _complain(host, str(unusable), lost=_note(host, []))
+        return _complain(host, str(unusable), lost=[] if isinstance(unusable, Unknown) else _note(host, []))
     twice = _note_elsewhere(host, found)
     lost = _note(host, found)
     if lost or host.gpus.exclude(lost_at=None).exists():
@@ -84,8 +86,9 @@ def look(host: Host) -> str:
 
 
 def look_at_all(only: int | None = None) -> None:
-    """Looks at every host, or only that one, if it is in use. One that is to be emptied is not asked, and stays so."""
+    """Looks at every host that answers, or only at that one. One that is to be emptied is not asked, and stays so."""
     hosts = Host.objects.filter(state__in=(Host.State.ACTIVE, Host.State.CORDONED))
+    hosts = hosts.exclude(avoid_until__gt=timezone.now())
     for host in hosts if only is None else hosts.filter(pk=only):
         try_to_look(host)
 
@@ -122,9 +125,8 @@ def needed(run: Run) -> Iterator[None]:
     except (Rejected, EngineFault) as error:
         lost = _lost_by(run) if run.gpus and run.host else []
         if lost:
-            said = (
-                f" ({error})" if isinstance(error, EngineFault) else ""
-            )  # of a refusal nothing: it may quote the image
+            # a refusal is not repeated: it may quote the image
+            said = f" ({error})" if isinstance(error, EngineFault) else ""
             raise EngineFault(f"the host has lost GPUs of this run: {', '.join(lost)}{said}") from error
         raise
 
@@ -161,7 +163,7 @@ def _image() -> Image:
     name = conf().gpu_probe_image
     image = bases.filter(name=name).first() if name else bases.order_by("size").first()
     if image is None:
-        raise Unusable(_("No base image is there to look for GPUs with: register one with `manage.py base_image_add`."))
+        raise Unknown(_("No base image is there to look for GPUs with: register one with `manage.py base_image_add`."))
     return image
 
 
@@ -199,12 +201,14 @@ def _start(engine: Engine, container: str) -> None:
         raise
     except EngineFault as fault:
         if _NO_TOOLKIT.search(str(fault)):
-            raise NoToolkit(
+            raise Unusable(
                 _(
                     "The engine cannot give GPUs to containers: the NVIDIA Container Toolkit is missing or not "
                     "registered. Install it, run `nvidia-ctk runtime configure`, then restart Docker."
                 )
             ) from fault
+        if not _OF_GPUS.search(str(fault)):
+            raise
         # what happened comes last in what an engine says
         text = _("The engine cannot give GPUs to containers. It says: ...%(fault)s")
         raise Unusable(text % {"fault": ascii(str(fault)[-200:])[1:-1]}) from fault

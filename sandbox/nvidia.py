@@ -3,11 +3,14 @@
 import re
 from dataclasses import dataclass
 
-# one program, so that both lists are of the same moment; the line of `=` stands between them
+# one program, so that both lists are of the same moment; the line of `=` stands between them. It goes on after status
+# 14, which says that a card's ROM is damaged, and no more
 PROGRAM = (
-    "nvidia-smi --query-gpu=uuid,memory.total,mig.mode.current,name --format=csv,noheader,nounits"
-    " && echo = && exec nvidia-smi -L"
+    'smi() { nvidia-smi "$@" || { code=$?; [ $code = 14 ] || exit $code; }; }; '
+    "smi --query-gpu=uuid,memory.total,mig.mode.current,name --format=csv,noheader,nounits; echo =; smi -L"
 )
+# exit statuses of `nvidia-smi` which say that it could not speak with the driver or with a GPU
+TROUBLES = frozenset({6, 8, 9, 10, 12, 15, 255})
 MAX_BYTES = 64 << 10
 MAX_DEVICES = 256  # 16 GPUs of 7 slices are 112
 SLICE_MB = 1000  # per "gb" of a profile's name: a slice called 5gb has 4864 MiB, which are 5100 million bytes

@@ -16,7 +16,7 @@ from patience import until
 
 from sandbox import actions, alarms, chambers, fleet, gpus, inspection, leases, reaper, tasks, worker
 from sandbox.conf import conf
-from sandbox.engine import RUN, Engine
+from sandbox.engine import RUN, Engine, EngineFault
 from sandbox.hosts import engine_of
 from sandbox.models import Alarm, Gpu, Host, Image, Run, Slot
 from sandbox.reasons import Reason
@@ -213,6 +213,38 @@ class TestLoss:
         assert books(gpu_host) == {ONE: (40960, False), TWO: (16384, False)}
         toolkit.shows({1: 40960, 2: 16384})
         assert gpus.look(gpu_host) == ""
+
+    @pytest.mark.parametrize("code", [2, 127, 137])
+    def test_a_look_that_fails_by_itself_loses_nothing(self, gpu_host, toolkit, code):
+        """127: the base image lacks what `nvidia-smi` needs. 137: it was killed."""
+        gpus.look(gpu_host)
+        toolkit.shows({1: 40960}, code=code)
+        assert f"ended with status {code}" in gpus.look(gpu_host)
+        assert books(gpu_host) == {ONE: (40960, True), TWO: (16384, True)}
+
+    def test_nor_does_one_without_a_base_image(self, gpu_host, base):
+        gpus.look(gpu_host)
+        Image.objects.filter(pk=base.pk).update(is_base=False)
+        assert "base_image_add" in gpus.look(gpu_host)
+        assert books(gpu_host) == {ONE: (40960, True), TWO: (16384, True)}
+
+    def test_nor_does_an_engine_with_other_troubles(self, gpu_host, monkeypatch):
+        """Its disk is full, say: that is not tried on an engine that others use."""
+        gpus.look(gpu_host)
+
+        def start(self: Engine, container: str) -> None:
+            raise EngineFault("start the container: mkdir: no space left on device")
+
+        monkeypatch.setattr(Engine, "start", start)
+        with pytest.raises(EngineFault):
+            gpus.look(gpu_host)
+        assert books(gpu_host) == {ONE: (40960, True), TWO: (16384, True)}
+        assert engine_of(gpu_host).containers() == []
+
+    def test_a_damaged_rom_does_no_harm(self, gpu_host, toolkit):
+        toolkit.shows({1: 40960}, code=14)
+        assert gpus.look(gpu_host) == ""
+        assert books(gpu_host) == {ONE: (40960, True)}
 
     def test_a_card_moves_to_another_host(self, gpu_host, other_host):
         Gpu.objects.create(host=other_host, uuid=ONE, memory_mb=1, lost_at=timezone.now())
