@@ -13,7 +13,8 @@ import pytest
 from tests.arena import ORGANISER, PASSWORD, Arena, free_port, patients, wait_for, write_challenge
 from tests.sandbox.image_builder import busybox_layer
 
-pytestmark = pytest.mark.xdist_group("arena")
+# A kit's 600 MB are compressed by the engine before they travel: half a minute, more on a busy machine.
+pytestmark = [pytest.mark.xdist_group("arena"), pytest.mark.timeout(600)]
 CLIENTS = [path for path in ("/usr/bin/docker", "/usr/local/bin/docker") if Path(path).exists()]
 
 
@@ -29,7 +30,7 @@ class Desk:
     def docker(self, *arguments: str, typed: str = "") -> "subprocess.CompletedProcess[str]":
         environment = {**os.environ, "DOCKER_CONFIG": str(self.folder)}
         return subprocess.run(
-            [self.client, *arguments], input=typed, env=environment, capture_output=True, text=True, timeout=280
+            [self.client, *arguments], input=typed, env=environment, capture_output=True, text=True, timeout=500
         )
 
     def login(self, secret: str) -> "subprocess.CompletedProcess[str]":
