@@ -68,7 +68,7 @@ def heartbeat(host: Host) -> EngineFault | None:
     next round.
     """
     now = timezone.now()
-    row = Host.objects.filter(pk=host.pk)
+    row = Host.objects.asked().filter(pk=host.pk)
     try:
         fields = look(host)
     except EngineFault as fault:
