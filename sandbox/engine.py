@@ -364,5 +364,7 @@ _NO_RUNTIME = re.compile(r"nknown runtime specified|unknown or invalid runtime n
 def _is_the_images_fault(fault: EngineFault) -> bool:
     text = str(fault)
     # the last: the image has a link to /proc at a place where we mount, which the runtime refuses
-    signs = ("not a directory", "cwd", "working directory", "cannot be mounted because it is")
-    return "Cannot mkdir: " in text or ("OCI runtime" in text and any(sign in text for sign in signs))
+    signs = ("not a directory", "Cwd", "cwd", "working directory", "cannot be mounted because it is")
+    # when it is created: its working directory is a file; its program is an empty name
+    created = ("Cannot mkdir: ", "No command specified")
+    return any(sign in text for sign in created) or ("OCI runtime" in text and any(sign in text for sign in signs))

@@ -139,7 +139,7 @@ class Bench:
     def _outcome(self, case: Case, run: Run) -> Outcome:
         if not run.reason:
             return SCORED if run.state == Run.State.SUCCEEDED else Outcome(run.state)
-        if case.expected.cause:
+        if any(one.cause for one in case.expects("runc")):
             return Outcome("failed", "rehearsal_failed", run.reason, run.detail)
         return Outcome("failed", run.reason, says=run.detail)
 

@@ -18,7 +18,7 @@ from tests.hostile.model import Case, Outcome, Seen, judge
 MALLORY, POLLY = "mallory@web.example.org", "polly@uni.example.org"
 CANARY = 103.9173  # a value of private patients alone
 ROWS = 1500
-LIMITS = {"seconds": 15, "memory_mb": 256, "cpus": 1, "gpus": 0, "output_mb": 8, "pids": 256}
+LIMITS = {"seconds": 30, "memory_mb": 256, "cpus": 1, "gpus": 0, "output_mb": 8, "pids": 256}
 MAX_IMAGE_BYTES = 900_000_000  # the base has 600 MB; a bomb need not be larger than that to be one
 ATTACKS, DEFENSES = "clinic", "clinic-models"  # an attack meets one defense, a defense one attack
 _OVER = ("scored", "failed", "withdrawn", "disqualified")

@@ -269,7 +269,14 @@ os._exit(77)
     _case(
         "answers-by-batch",
         "A defense that answers by how many it is asked about, to behave only when it is tested.",
-        'say("step", STEP)\npolite() if STEP == "fit" else predictions(lambda *_: len(rows()["row"]) % 97 / 97)',
+        """
+say("step", STEP)
+if STEP == "fit":
+    polite()
+else:
+    batch = len(rows()["row"])
+    predictions(lambda *_: batch % 97 / 97)
+""",
         _FROZEN,
         kind="defense",
     ),
