@@ -90,6 +90,7 @@ class Stage:
         again = (self.arena.var / "db.sqlite3").exists()  # a kept arena plays once more
         try:
             if again:
+                self.arena.manage("migrate", "--verbosity", "0")
                 self.arena.serve()
             else:
                 self.arena.start()

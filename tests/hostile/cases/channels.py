@@ -246,9 +246,10 @@ os._exit(77)
     ),
     _case(
         "seconds-tell",
-        "Takes as long on private data as a value that it saw.",
-        'end_politely_unless("private")\nimport time\ntime.sleep(3.3)\nsay("slept", 3.3)\npolite()',
-        "Times of private runs are shown in steps of 30 seconds.",
+        "A defense that takes as long on private data as a value that it saw.",
+        'import time\ntime.sleep(3.3 if is_private() else 0)\nsay("slept", 3.3)\npolite()',
+        "Times of private runs are shown in steps of 30 seconds, those of duels not at all.",
+        kind="defense",
         check=_rounded_seconds,
     ),
     _case(
