@@ -1,0 +1,48 @@
+"""The supervisor's own doings, with real clusters: those that come and go with hosts of other machines."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from anomed_site import heartbeat
+from anomed_site.processes import Supervisor
+
+
+def until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.2)
+
+
+@pytest.fixture
+def supervisor() -> Iterator[Supervisor]:
+    """One that has not started anything yet. Its clusters find no tables, which they survive."""
+    supervisor = Supervisor(host="127.0.0.1", port=9)
+    supervisor.logs.mkdir(parents=True, exist_ok=True)
+    yield supervisor
+    for process in [*supervisor.processes, *supervisor._leaving]:
+        process.kill()
+        heartbeat.end(process.name)
+
+
+def test_each_host_of_another_machine_brings_a_cluster_and_takes_it_along(supervisor):
+    before = list(supervisor.processes)
+    supervisor._elsewhere = {"node2": 1, "without-slots": 0}
+    supervisor._follow_hosts()
+    [cluster] = [process for process in supervisor.processes if process not in before]
+    assert (cluster.name, cluster.workers) == ("runs-node2", 1)
+    sign = heartbeat.folder_of("runs-node2") / heartbeat.SENTINEL
+    begun = sign.stat().st_mtime
+    until(lambda: sign.stat().st_mtime > begun)  # under its own name, though it serves the common queue
+    assert "runs-node2" in heartbeat.expected()
+    supervisor._follow_hosts()
+    assert supervisor.processes == [*before, cluster]
+
+    supervisor._elsewhere = {}
+    supervisor._follow_hosts()
+    assert supervisor.processes == before
+    until(lambda: not cluster.alive)
+    supervisor._follow_hosts()
+    assert "runs-node2" not in heartbeat.expected()
