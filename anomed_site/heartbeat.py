@@ -26,7 +26,7 @@ from django_q.brokers.orm import ORM
 from django_q.conf import Conf
 from django_q.signing import SignedPackage
 
-BEAT_SECONDS = 10.0
+BEAT_SECONDS = 5.0
 PAUSE = 1.0  # of the pusher, while the database is away
 
 NAME = "ANOMED_CLUSTER"  # in the environment of a cluster: what it is called here
@@ -167,7 +167,7 @@ class _Busy:
             with contextlib.suppress(OSError):
                 if path.parent.exists():
                     path.touch()
-            time.sleep(BEAT_SECONDS / 2)
+            time.sleep(BEAT_SECONDS)
 
 
 def _forget_the_dead() -> None:

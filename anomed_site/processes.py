@@ -27,8 +27,9 @@ _RESTART_PAUSE = 1.0
 _TICK = 3.0
 # A cluster that gives no sign of life for so long, and still none after the second look, is started anew: together
 # less than a minute. The second look is for clocks that were set and machines that were asleep.
-_MOST_SILENT = 35.0
-_SECOND_LOOK = 15.0
+_MOST_SILENT = 20.0
+_SECOND_LOOK = 10.0
+_FIRST_SIGN = 45.0  # after its start, which takes a while
 
 
 @dataclass
@@ -41,12 +42,13 @@ class Process:
     workers: int = 0  # of a cluster, which has to give signs of life
     popen: "subprocess.Popen[bytes] | None" = None
     started: float = 0.0
+    awake: bool = False  # whether it has given a sign of life since
     silent_since: float | None = None
 
     def start(self, output: Path) -> None:
         if self.workers:
             heartbeat.begin(self.name, self.workers)
-        self.silent_since = None
+        self.awake, self.silent_since = False, None
         with output.open("ab") as stream:
             self.popen = subprocess.Popen(
                 self.command,
@@ -69,7 +71,11 @@ class Process:
     @property
     def hangs(self) -> bool:
         """Whether it has given no sign of life for too long, seen twice."""
-        if not self.workers or heartbeat.signs(self.name).silent < _MOST_SILENT:
+        if not self.workers:
+            return False
+        silent = heartbeat.signs(self.name).silent
+        self.awake = self.awake or silent < time.monotonic() - self.started - 1
+        if silent < (_MOST_SILENT if self.awake else _FIRST_SIGN):
             self.silent_since = None
             return False
         if self.silent_since is None:

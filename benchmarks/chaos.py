@@ -90,6 +90,7 @@ def run(*, hosts: int, database: Postgres | None) -> tuple[dict[str, Any], list[
         "leases_lost": wild["lost_leases"],
         "faults": wild["faults"],
         "attempts": wild["attempts"],
+        "results": {what: wild[what] for what in ("done", "settled", "succeeded")},
         "leftovers": leftovers,
     }
     return facts, [
@@ -345,7 +346,7 @@ def _play(name: str, engine_id: str, side: str) -> dict[str, Any]:
     began = time.monotonic()
     with transaction.atomic():
         game.pair_all()
-    deadline = began + 60 + 4 * int(side) ** 2 * (SECONDS + 2) / SLOTS
+    deadline = began + 900 + 4 * int(side) ** 2 * (SECONDS + 2) / SLOTS
     while True:
         try:
             if not Duel.objects.pending().exists():

@@ -15,7 +15,7 @@ class Conf:
     seccomp: str = str(Path(__file__).with_name("seccomp.json"))
     lease_seconds: float = 30
     renew_seconds: float = 5  # a sixth of the lease: five renewals may fail before another worker takes over
-    work_seconds: float = 30  # then a worker gives its process back to the cluster, which may want to stop
+    work_seconds: float = 60  # then a worker gives its process back to the cluster, which may want to stop
     retry_seconds: float = 5  # a platform fault is tried again after 1, 4, 16 times this
     max_faults: int = 3
     max_lost_leases: int = 20  # a run whose workers die again and again must end too

@@ -4,6 +4,7 @@ from typing import Any
 
 import structlog
 from django_q.conf import Conf
+from django_q.signals import post_execute_in_worker, pre_execute
 from django_q.tasks import async_task
 
 CLUSTER = "runs"
@@ -24,13 +25,19 @@ def wake() -> int:
 
 
 def begin(**kwargs: Any) -> None:
-    """A new worker of the cluster has work looked for: the wake-up of the one that it replaces is lost."""
+    """A new worker of the cluster looks for work unasked: the wake-up of the one that it replaces is lost.
+
+    While there is work it stays away from the queue, whose lock would die with it.
+    """
     if Conf.CLUSTER_NAME != CLUSTER:
         return
+    pre_execute.send(sender=CLUSTER, func=wake, task={})  # for those who watch whether workers are busy
     try:
-        send_wakeup()
-    except Exception:  # the database may be away: the supervisor will send one
-        log.warning("worker.no_wakeup", exc_info=True)
+        wake()
+    except Exception:  # the database may be away: the supervisor will send a wake-up
+        log.warning("worker.no_beginning", exc_info=True)
+    finally:
+        post_execute_in_worker.send(sender=CLUSTER, func=wake, task={})
 
 
 def sweep() -> None:

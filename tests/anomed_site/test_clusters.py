@@ -13,7 +13,7 @@ from tests.arena import Arena, wait_for
 
 pytestmark = pytest.mark.xdist_group("clusters")
 
-SOON = 90  # a minute until it is noticed, and what a busy machine needs on top
+SOON = 150  # a minute until it is noticed, and what a very busy machine needs on top
 
 
 @pytest.fixture(scope="module")
