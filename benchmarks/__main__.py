@@ -5,10 +5,10 @@ import json
 import sys
 import time
 
-from benchmarks import chaos, chaos_fleet, gpu_race, overhead, standings, throughput, upload
+from benchmarks import chaos, chaos_fleet, gpu_race, overhead, standings, swarm, throughput, upload
 
 QUICK = {"overhead": overhead, "throughput": throughput, "standings": standings, "upload": upload, "gpu_race": gpu_race}
-LONG = {"chaos": chaos, "chaos-fleet": chaos_fleet}
+LONG = {"chaos": chaos, "chaos-fleet": chaos_fleet, "swarm": swarm}
 ALL = {**QUICK, **LONG}
 
 

@@ -28,6 +28,7 @@ class Conf:
     overdue_seconds: float = 600  # a host that was not heard of for ten of the reaper's rounds takes no runs
     engine_patience: float = 30  # an engine that hung up while a container runs may be back with it
     load_timeout: int = 900
+    placement_seconds: float = 60  # to wait for room in a fleet; then the run waits in our own queue again
     log_bytes: int = 1 << 20
     tmp_mb: int = 64
     inodes: int = 1000

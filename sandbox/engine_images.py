@@ -14,7 +14,7 @@ from sandbox.connection import Connection, EngineFault, NotThere, Unreachable, a
 from sandbox.reasons import Reason, Rejected, gettext_noop
 from sandbox.zygote import OUR_TROUBLES
 
-HOLDER_TAG = "2"  # counts up when the holder's image changes
+HOLDER_TAG = "3"  # counts up when the holder's image changes
 
 
 class NoSpace(EngineFault):
@@ -92,15 +92,17 @@ class EngineImages(Connection):
                     ignoring_gone(self._client.remove_image, name)
 
     def holder_image(self) -> str:
-        """The id of the holder's image, which is imported when the engine does not have it."""
+        """The id of the holder's image, which is loaded when the engine does not have it."""
         if self._holder_image is None:
-            repository = f"{self.prefix}/holder"
-            name = f"{repository}:{HOLDER_TAG}"
-            try:
-                found = self._client.inspect_image(name)
-            except NotFound:
-                self._client.import_image_from_data(holder.image_tar(), repository=repository, tag=HOLDER_TAG)
-                found = self._client.inspect_image(name)
+            name = f"{self.prefix}/holder:{HOLDER_TAG}"
+            with asking("look for the holder's image"):
+                try:
+                    found = self._client.inspect_image(name)
+                except NotFound:
+                    for message in self._client.load_image(holder.archive(name)) or ():
+                        if "error" in message:
+                            raise EngineFault(f"load the holder's image: {message['error']}") from None
+                    found = self._client.inspect_image(name)
             self._holder_image = str(found["Id"])
         return self._holder_image
 

@@ -1,11 +1,11 @@
 """What operators do with hosts: add, cordon, uncordon, drain, retire. Each refuses with a sentence, as a HostError."""
 
 from django.db import transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from sandbox import certificates, joining, reaper, tasks
+from sandbox import certificates, joining, reaper, swarm_nodes, tasks
 from sandbox.engine import EngineFault
 from sandbox.hosts import engine_of
 from sandbox.joining import HostError
@@ -19,8 +19,8 @@ def add(*, name: str, url: str, slots: int, image_room_gb: int = 100) -> Host:
     """A new host that waits for its first answer, with certificates for speaking to it. A retired one may come back."""
     joining.check_name(name)
     joining.address_of(url)
-    if not 1 <= slots <= MAX_SLOTS:
-        raise HostError(_("A host has between 1 and %(most)d slots.") % {"most": MAX_SLOTS})
+    if not 0 <= slots <= MAX_SLOTS:
+        raise HostError(_("A host has at most %(most)d slots, and none as a node of a fleet.") % {"most": MAX_SLOTS})
     hosts = Host.objects.select_for_update().asked()
     if hosts.filter(name=name).exists():
         raise HostError(_("There is a host %(name)s already. Choose another name.") % {"name": name})
@@ -94,7 +94,10 @@ def retire(*, host: Host) -> str:
         engine = engine_of(host)
         engine.info()
         _refuse_running(host, Run.objects.running())
-        reaper.empty(engine)
+        if host.is_fleet:
+            swarm_nodes.clean(host, everything=True)
+        else:
+            reaper.empty(engine)
     except EngineFault:
         silent = True
         left = _("It does not answer, so what the arena has on it is still there.")
@@ -108,6 +111,7 @@ def _strike_off(host: Host, *, silent: bool) -> None:
     now = timezone.now()
     lost = Run.objects.running().filter(host=host)
     if silent:
+        Slot.objects.filter(run__in=lost.filter(lease_until__lt=now)).update(run=None)  # of the host's fleet
         lost.filter(lease_until__lt=now).update(
             state=Run.State.QUEUED,
             host=None,
@@ -127,7 +131,7 @@ def _strike_off(host: Host, *, silent: bool) -> None:
 
 
 def _refuse_running(host: Host, runs: QuerySet[Run]) -> None:
-    count = runs.filter(host=host).count()
+    count = runs.filter(Q(host=host) | Q(slot__host=host)).count()
     if count:
         raise HostError(
             _(

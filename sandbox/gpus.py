@@ -88,7 +88,7 @@ def look(host: Host) -> str:
 def look_at_all(only: int | None = None) -> None:
     """Looks at every host that answers, or only at that one. One that is to be emptied is not asked, and stays so."""
     hosts = Host.objects.filter(state__in=(Host.State.ACTIVE, Host.State.CORDONED))
-    hosts = hosts.exclude(avoid_until__gt=timezone.now())
+    hosts = hosts.engines().exclude(avoid_until__gt=timezone.now())
     for host in hosts if only is None else hosts.filter(pk=only):
         try_to_look(host)
 

@@ -6,7 +6,9 @@ image is a few hundred bytes made here: one static program that sleeps. No base 
 A second program in it tries the walls around it, for a host's self-test.
 """
 
+import hashlib
 import io
+import json
 import struct
 import tarfile
 
@@ -42,14 +44,28 @@ def elf(code: bytes) -> bytes:
     return ident + header + segment + code
 
 
-def image_tar() -> bytes:
-    """The holder's whole root file system, for `docker import`."""
+def archive(name: str) -> bytes:
+    """The holder's image for `docker load`, under that name. Its id is the same on every engine."""
+    layer = _tar({path.lstrip("/"): elf(code) for path, code in ((PROGRAM, PAUSE), (PROBE_PROGRAM, PROBE))})
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "created": "1970-01-01T00:00:00Z",
+        "config": {},
+        "history": [{"created": "1970-01-01T00:00:00Z"}],
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
+    }
+    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
+    texts = {"config.json": config, "manifest.json": manifest}
+    return _tar({"layer.tar": layer, **{path: json.dumps(text).encode() for path, text in texts.items()}})
+
+
+def _tar(files: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for path, code in ((PROGRAM, PAUSE), (PROBE_PROGRAM, PROBE)):
-            program = elf(code)
-            member = tarfile.TarInfo(path.lstrip("/"))
-            member.size = len(program)
+        for path, content in files.items():
+            member = tarfile.TarInfo(path)
+            member.size = len(content)
             member.mode = 0o755
-            tar.addfile(member, io.BytesIO(program))
+            tar.addfile(member, io.BytesIO(content))
     return buffer.getvalue()

@@ -8,7 +8,8 @@ from django.db.models import Count
 
 from sandbox.conf import installation, private_root
 from sandbox.engine import Engine
-from sandbox.models import Host
+from sandbox.models import FLEET, Host
+from sandbox.swarm import Swarm
 
 LOCAL_HOST = "local"
 
@@ -17,10 +18,26 @@ def engine_of(host: Host) -> Engine:
     """The engine of that host, the same object each time, so that its connections are used again.
 
     `unix://` is an engine on this machine, `tcp://` one that is reached by mutual TLS with the certificates in the
-    host's folder. Does not connect yet.
+    host's folder. A fleet's is that of its manager. Does not connect yet.
     """
-    certificates = certificates_of(host.name) if host.url.startswith("tcp:") else None
-    return _engine(host.url, installation(), certificates, os.getpid())
+    return _engine(host.url.removeprefix(FLEET), installation(), _certificates(host), os.getpid())
+
+
+def swarm_of(host: Host) -> Swarm:
+    """The swarm that a fleet, or a host with an engine, is a manager of; the same object each time."""
+    return _swarm(host.url.removeprefix(FLEET), installation(), _certificates(host), os.getpid())
+
+
+def _certificates(host: Host) -> Path | None:
+    if host.is_fleet:  # its manager has a row of its own
+        manager = Host.objects.asked().filter(url=host.url.removeprefix(FLEET)).first()
+        return _certificates(manager) if manager else None
+    return certificates_of(host.name) if host.url.startswith("tcp:") else None
+
+
+@lru_cache(maxsize=64)
+def _swarm(url: str, installation: str, certificates: Path | None, process: int) -> Swarm:
+    return Swarm(url, installation, certificates)
 
 
 @lru_cache(maxsize=64)

@@ -9,7 +9,7 @@ import structlog
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from sandbox import certificates, gpus, offers, selftest, tasks
+from sandbox import certificates, gpus, offers, selftest, swarm_nodes, tasks
 from sandbox.conf import conf
 from sandbox.connection import why
 from sandbox.engine import Engine, EngineFault
@@ -28,6 +28,8 @@ _tested: dict[str, tuple[float, str, Offer]] = {}  # by address, for each proces
 
 def look(host: Host) -> dict[str, Any]:
     """What the host's engine says and offers, and what is wrong, as fields of the row. Raises EngineFault."""
+    if host.is_fleet:
+        return swarm_nodes.look(host)
     engine = engine_of(host)
     try:
         info = engine.info()
@@ -79,7 +81,7 @@ def heartbeat(host: Host) -> EngineFault | None:
     if host.joining and offers.STANDARD in fields["walls"]:
         row.filter(state=Host.State.CORDONED).update(state=Host.State.ACTIVE)
     row.update(heartbeat=now, avoid_until=None, **fields)
-    if gpus.is_news(host, fields["engine"]):
+    if not host.is_fleet and gpus.is_news(host, fields["engine"]):
         tasks.send_look_at_gpus(host.pk)
     return None
 

@@ -49,7 +49,7 @@ exec dockerd --config-file="$FOLDER/daemon.json" --host="tcp://$ADDRESS" --tlsve
     --tlscacert="$FOLDER/certificates/ca.pem" --tlscert="$FOLDER/certificates/cert.pem" \\
     --tlskey="$FOLDER/certificates/key.pem" --data-root="$FOLDER/data" --exec-root="$FOLDER/run/engine" \\
     --pidfile="$FOLDER/run/engine.pid" --containerd="$FOLDER/run/containerd.sock" --storage-driver=overlay2 \\
-    --bridge=none --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false --live-restore
+    --bridge=none --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false @RESTORE@
 END
 cat > "$FOLDER/leave" <<'END'
 @LEAVE@

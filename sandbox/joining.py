@@ -74,6 +74,8 @@ def joining_script(host: Host, folder: str = "") -> str:
         NAME=shlex.quote(host.name),
         ADDRESS=shlex.quote(host.url.removeprefix("tcp://")),
         FOLDER=shlex.quote(folder_for(host, folder)),
+        # what goes on while the engine is restarted is no use to a swarm, which refuses such engines
+        RESTORE="--live-restore" if host.slots.exists() else "",
         AUTHORITY=issued.authority.strip(),
         CERTIFICATE=issued.certificate.strip(),
         KEY=issued.key.strip(),

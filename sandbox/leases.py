@@ -14,7 +14,7 @@ from django.db.models import Count, F, IntegerField, OuterRef, Q, QuerySet, Subq
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from sandbox import offers, purposes, tasks
+from sandbox import offers, purposes, swarm_nodes, tasks
 from sandbox.conf import conf
 from sandbox.limits import Limits
 from sandbox.models import Copy, Gpu, Host, Run, Slot
@@ -149,11 +149,16 @@ def _place(run: Run) -> Host | None:
     """Gives the run a slot and the GPUs that it wants, all on one host: of those that fit best the one with most room.
 
     GPUs fit best that have enough memory and the least of it. A host that lacks a wall of the run does not fit at all.
+    A fleet gives out its GPUs itself, later.
     """
     walls = offers.demanded(run.walls, private=run.private, gpus=run.gpus)
     hosts = Host.objects.filter(slots__in=_free_slots()).annotate(free=Count("slots")).order_by("-free", "pk")
-    places = ((host, _fitting_gpus(host, run.wants)) for host in hosts if walls <= set(host.walls))
-    fitting = [(host, gpus) for host, gpus in places if len(gpus) == run.wants.gpus]
+    places = [(host, _fitting_gpus(host, run.wants)) for host in hosts if walls <= set(host.walls)]
+    fitting = [
+        (host, gpus)
+        for host, gpus in places
+        if (swarm_nodes.fitting(host, run, free=True) if host.is_fleet else len(gpus) == run.wants.gpus)
+    ]
     if not fitting:
         return None
     host, gpus = min(fitting, key=lambda place: sum(gpu.memory_mb for gpu in place[1]))

@@ -54,10 +54,17 @@ class Image(models.Model):
         return dict(self.config.get("labels", {}))
 
 
+FLEET = "swarm+"  # begins the address of a fleet
+
+
 class HostQuerySet(models.QuerySet["Host"]):
     def asked(self) -> Self:
         """All that are still asked how they are."""
         return self.exclude(state=Host.State.RETIRED)
+
+    def engines(self) -> Self:
+        """Without fleets."""
+        return self.exclude(url__startswith=FLEET)
 
     def usable(self, now: datetime) -> Self:
         """Those that take new runs: active, not silent, and not unheard of for so long that the reaper may be dead."""
@@ -66,7 +73,7 @@ class HostQuerySet(models.QuerySet["Host"]):
 
 
 class Host(models.Model):
-    """A Docker Engine that runs containers for us, and nothing else."""
+    """A Docker Engine that runs containers for us, and nothing else; or a fleet of those, see `swarm_nodes`."""
 
     class State(models.TextChoices):
         ACTIVE = "active", _("active")
@@ -95,6 +102,11 @@ class Host(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    @property
+    def is_fleet(self) -> bool:
+        """Whether it is no engine itself, but gives out the room on those of others."""
+        return self.url.startswith(FLEET)
 
     @property
     def joining(self) -> bool:

@@ -11,12 +11,13 @@ from typing import Any, TypeVar
 
 import structlog
 from django.db import connection, transaction
+from django.db.models import Q
 from django.utils import timezone
 
-from sandbox import hopeless, housekeeping, inspection, leases, supply
+from sandbox import hopeless, housekeeping, inspection, leases, supply, swarm_nodes
 from sandbox.conf import conf
 from sandbox.engine import ATTEMPT, BORN, HOLDER, RUN, WORKER, Engine, EngineFault
-from sandbox.hosts import engine_of
+from sandbox.hosts import engine_of, swarm_of
 from sandbox.models import Copy, Gpu, Host, Run, Slot
 from sandbox.wakeups import wake_workers
 from sandbox.workers import worker_is_gone
@@ -48,6 +49,7 @@ def _side_by_side(visit: Callable[[Host], T], hosts: list[Host]) -> Iterator[T]:
             return visit(host)
         finally:
             engine_of(host).hang_up()
+            swarm_of(host).hang_up()
             connection.close()
 
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="reaper") as pool:
@@ -59,7 +61,12 @@ def clean(host: Host) -> None:
     host.refresh_from_db()
     leaving = host.state in (Host.State.DRAINING, Host.State.DRAINED)
     try:
-        if leaving and not Run.objects.running().filter(host=host).exists():
+        idle = not Run.objects.running().filter(Q(host=host) | Q(slot__host=host)).exists()
+        if host.is_fleet:  # its nodes are cleaned as the hosts that they are
+            swarm_nodes.clean(host)
+            if leaving and idle:
+                Host.objects.filter(pk=host.pk, state=Host.State.DRAINING).update(state=Host.State.DRAINED)
+        elif leaving and idle:
             empty(engine_of(host))
             Copy.objects.filter(host=host).delete()
             Host.objects.filter(pk=host.pk, state=Host.State.DRAINING).update(state=Host.State.DRAINED)
@@ -122,7 +129,10 @@ def remove_everything() -> dict[str, Any]:
     faults: dict[str, Any] = {}
     for host in Host.objects.asked():
         try:
-            sweep_engine(engine_of(host), everything=True)
+            if host.is_fleet:
+                swarm_nodes.clean(host, everything=True)
+            else:
+                sweep_engine(engine_of(host), everything=True)
         except EngineFault as fault:
             faults[host.name] = str(fault)
     return faults

@@ -42,6 +42,10 @@ class Lease:
         self._done.set()
         self._thread.join()
 
+    def move_to(self, engine: Engine) -> None:
+        """From now on the run's container is looked for there."""
+        self._engine = engine
+
     def watch(self, container: str) -> None:
         """From now on the container is stopped when the lease is lost."""
         self._container = container

@@ -8,7 +8,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from sandbox.conf import conf
 from sandbox.engine import Chamber, Ending, Engine, EngineFault, NotThere, Restarted, Unreachable, labels_of
 from sandbox.hosts import engine_of
 from sandbox.models import Run
+from sandbox.placement import NoRoom, Place, placed
 from sandbox.reasons import Reason, Rejected, gettext_noop
 from sandbox.renewal import Lease, Superseded
 from sandbox.supply import supply
@@ -84,7 +85,7 @@ def _patiently(write: Callable[[], Any]) -> None:
 def _fault(attempt: "Attempt", error: Exception) -> None:
     run = attempt.run
     unreachable = isinstance(error, Unreachable)
-    passing = will_pass(error)
+    passing = will_pass(error) or isinstance(error, NoRoom)
     place = _place_of(error)
     log.warning("run.fault", faults=run.faults, **place)
     # an engine knows no values of the data; the message of any other error may quote them
@@ -154,15 +155,14 @@ class Attempt:
         host = self.run.host
         if host is None:
             raise EngineFault("the host is gone")
-        engine = self._engine = engine_of(host)
         reason: Reason | None = None
         detail, verdict = "", None
         facts: dict[str, Any] = {}
-        with Lease(self.run, engine) as lease:
-            with self.stage("total"):
+        with Lease(self.run, engine_of(host)) as lease:
+            with self.stage("total"), self._placed(lease) as place:
                 try:
                     with gpus.needed(self.run):
-                        self._execute(engine, lease, facts)
+                        self._execute(place, lease, facts)
                         verdict = self._judge()
                 except Rejected as rejected:
                     reason, detail = rejected.reason, rejected.detail
@@ -173,6 +173,16 @@ class Attempt:
                 end = partial(_end, self.run, reason, detail, verdict, timings=self.timings, **facts)
                 insist(end, while_=lambda: not lease.lost.is_set())
         log.info("run.timings", **self.timings)
+
+    @contextmanager
+    def _placed(self, lease: Lease) -> Iterator[Place]:
+        """Where there is room for the run."""
+        with ExitStack() as stack:
+            with self.stage("place"):
+                place = stack.enter_context(placed(self.run, lease.check))
+            self._engine = place.engine
+            lease.move_to(place.engine)
+            yield place
 
     @property
     def engine_was_restarted(self) -> bool:
@@ -186,9 +196,9 @@ class Attempt:
             pool.discard(self._engine, self._chamber, self._containers, spent=self._spent)
         pool.background(leases.remove_scratch, self.run.scratch)
 
-    def _execute(self, engine: Engine, lease: Lease, facts: dict[str, Any]) -> None:
+    def _execute(self, place: Place, lease: Lease, facts: dict[str, Any]) -> None:
         """Runs the container and collects its outputs. Raises `Rejected` if it did not do its work."""
-        run, pool = self.run, chambers()
+        run, pool, engine = self.run, chambers(), place.engine
         folders = self._folders()
         adopted = adoption.adopt(engine, run, self._config) if run.attempt > 1 else None
         if adopted is not None:
@@ -201,7 +211,7 @@ class Attempt:
         shutil.rmtree(folders["input"])
         pool.prepare(engine, run.wants.output_mb)
         with self.stage("container"):
-            in_time = self._wait(engine, container, adopted.seconds if adopted else 0)
+            in_time = self._wait(place, container, adopted.seconds if adopted else 0)
         lease.check()
         with self.stage("collect"):
             written = pool.background(engine.log, container, run.scratch / "log.txt", conf().log_bytes)
@@ -282,10 +292,13 @@ class Attempt:
                 supply(run.host, run.image)
             return engine.create(config, labels)
 
-    def _wait(self, engine: Engine, container: str, spent: float) -> bool:
+    def _wait(self, place: Place, container: str, spent: float) -> bool:
         """Whether it ended in time, of which it has `spent` some seconds. Afterwards it does not run any more."""
-        if engine.wait(container, max(1, self.run.wants.seconds - spent)):
-            return True
+        engine, deadline = place.engine, time.monotonic() + max(1, self.run.wants.seconds - spent)
+        while (left := deadline - time.monotonic()) > 0:
+            if engine.wait(container, min(left, place.check_seconds)):
+                return True
+            place.check()
         engine.kill(container)
         engine.wait(container, STOP_SECONDS)
         return False
