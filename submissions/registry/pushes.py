@@ -6,7 +6,7 @@ from itertools import islice
 
 import structlog
 from django.db import transaction
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.utils import timezone, translation
 from django.utils.translation import gettext as _
 from django_q.tasks import async_task
@@ -26,8 +26,6 @@ log = structlog.get_logger("registry")
 _TOGETHER = 64  # pieces between two looks at the database: the entry's page shows how far it is
 _LOST = timedelta(minutes=2)  # a fetch that did not move for so long has lost its worker
 _PATIENCE = timedelta(hours=1)  # with a registry that does not answer
-
-
 _OPEN = Q(entered=False, refusal="") | Q(submission__state=State.UPLOADING)  # the registry's copy is needed
 
 
@@ -65,6 +63,8 @@ def receive(push_id: int) -> None:
             _refuse(push, str(refusal))
         except store.Missing:
             _refuse(push, _("The image in the registry is incomplete. Push it again."))
+        except _Changed:
+            _refuse(push, _("The server's base images changed while your image was fetched. Push it again."), ours=True)
         except (_Taken, uploads.UploadBusy, uploads.UploadConflict, Upload.DoesNotExist):
             pass  # another worker is at it, or the entry was withdrawn
         except store.Unreachable as fault:
@@ -92,9 +92,7 @@ def sweep() -> None:
 
 def let_go() -> list[str]:
     """Repositories whose pushes are all dealt with, and that are to be removed now: the room is needed."""
-    needed = Push.objects.filter(_OPEN).values("repository")
-    gone = Push.objects.filter(removed=False).exclude(repository__in=needed)
-    repositories = sorted(set(gone.values_list("repository", flat=True)))
+    repositories = sorted(set(_dealt_with().values_list("repository", flat=True)))
     Push.objects.filter(repository__in=repositories).update(removed=True)
     return repositories
 
@@ -109,10 +107,15 @@ def _note_new(repository: str) -> None:
 def _clear_up() -> None:
     """Takes from the registry what was pushed long ago. Until then, the next push sends only what changed."""
     long_ago = timezone.now() - timedelta(days=conf().keep_days)
-    done = Push.objects.filter(removed=False, pushed_at__lt=long_ago).exclude(_OPEN)
-    for push in done:
+    for push in _dealt_with().filter(pushed_at__lt=long_ago):
         store.delete(push.repository, push.digest)  # an index's images have no tag: the next collection takes them
         Push.objects.filter(pk=push.pk).update(removed=True)
+
+
+def _dealt_with() -> QuerySet[Push]:
+    """Pushes whose image is still in the registry, in repositories from which nothing is to be fetched."""
+    needed = Push.objects.filter(_OPEN).values("repository")
+    return Push.objects.filter(removed=False).exclude(repository__in=needed)
 
 
 def _fetch_later(push: Push) -> None:
@@ -144,6 +147,10 @@ class _Taken(Exception):
     """Another worker was faster."""
 
 
+class _Changed(Exception):
+    """What a killed worker began to write is not what would be written now."""
+
+
 @transaction.atomic
 def _enter(push: Push, layout: Layout) -> Submission:
     """The entry, opened by the same verb as any other."""
@@ -163,6 +170,8 @@ def _enter(push: Push, layout: Layout) -> Submission:
 def _copy(submission: Submission, layout: Layout) -> None:
     """Writes the archive into the upload, from where an earlier worker may have left off."""
     upload = submission.upload
+    if upload.size != layout.size:
+        raise _Changed
     pieces = _from(upload.offset, layout.stream())
     while not upload.is_complete:
         uploads.append(upload=upload, offset=upload.offset, chunks=islice(pieces, _TOGETHER))

@@ -131,6 +131,22 @@ def test_a_fetch_goes_on_where_a_killed_worker_left_off(
     assert sandbox.check_archive(archive=entry.upload.path)
 
 
+def test_a_base_image_that_came_meanwhile_costs_the_team_nothing(
+    ada_pushes: Callable[..., str], mine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = ImageBuilder()
+    with monkeypatch.context() as killed:
+        killed.setattr(pushes, "_copy", lambda *_: None)
+        push = told(mine, ada_pushes(image=image))
+    sandbox.register_base_image(archive=image.docker_archive(tmp_path / "base.tar"), name="base")
+    pushes.receive(push.pk)
+    entry = Submission.objects.get()
+    assert (entry.state, entry.failure_reason) == ("failed", "platform_fault")
+    again = told(mine, push.digest)
+    assert again.submission is not None
+    assert again.submission.state == "checking"
+
+
 def test_layers_of_base_images_are_not_fetched(
     ada_pushes: Callable[..., str], mine: str, tmp_path: Path, settings: Any
 ) -> None:
