@@ -427,3 +427,4 @@ class TestImagesOnHosts:
         finally:
             joining.send(joining.leaving_script(Host(name="node2", url=URL), str(data)), THROUGH)
             machine.folder = whole
+            subprocess.run(["umount", "--lazy", str(whole)], check=True)
