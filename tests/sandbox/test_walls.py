@@ -175,6 +175,12 @@ def test_a_link_where_we_mount_is_the_images_own_fault(run, tmp_path):
     assert (ended.reason, ended.faults) == (Reason.CRASHED, 0)
 
 
+@pytest.mark.parametrize("config", [{"WorkingDir": "a/b"}, {"Entrypoint": [""]}], ids=["relative folder", "no name"])
+def test_a_program_that_cannot_start_is_the_images_own_fault(run, make_image, config):
+    ended = run(make_image("true", **config), collect={})
+    assert (ended.reason, ended.faults) == (Reason.CRASHED, 0)
+
+
 def test_options_as_the_engine_sees_them(engine, host, queue, monkeypatch):
     """What DESIGN and SANDBOX promise, read back from a real container."""
     from sandbox import worker

@@ -35,7 +35,7 @@ for child in children:
     os.waitpid(child, 0)
 used = os.times()
 share = (used.children_user + used.children_system) / (time.monotonic() - begun)
-measured("processors", round(share, 2), 1.3)
+measured("processors", round(share, 2), 1.6)  # four take what there is: two, on the smallest machine
 polite()
 """,
         stops="The kernel gives it the share that the challenge allows (NanoCpus).",
