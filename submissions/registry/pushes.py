@@ -24,6 +24,7 @@ from submissions.states import State
 log = structlog.get_logger("registry")
 
 _TOGETHER = 64  # pieces between two looks at the database: the entry's page shows how far it is
+_OPENED = timedelta(seconds=20)  # by then a worker has opened the entry, or the registry did not answer
 _LOST = timedelta(minutes=2)  # a fetch that did not move for so long has lost its worker
 _PATIENCE = timedelta(hours=1)  # with a registry that does not answer
 _OPEN = Q(entered=False, refusal="") | Q(submission__state=State.UPLOADING)  # the registry's copy is needed
@@ -84,9 +85,10 @@ def sweep() -> None:
         _clear_up()
     except (store.Unreachable, store.Missing) as fault:
         log.warning("registry_unreachable", fault=str(fault)[:300])
-    long_ago = timezone.now() - _LOST
-    stuck = Q(submission__state=State.UPLOADING, submission__upload__updated_at__lt=long_ago)
-    for push in Push.objects.filter(Q(entered=False, refusal="") | stuck, pushed_at__lt=long_ago):
+    now = timezone.now()
+    waiting = Q(entered=False, refusal="", pushed_at__lt=now - _OPENED)
+    stuck = Q(submission__state=State.UPLOADING, submission__upload__updated_at__lt=now - _LOST)
+    for push in Push.objects.filter(waiting | stuck):
         _fetch_later(push)
 
 

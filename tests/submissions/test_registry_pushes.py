@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
+from django_q.models import OrmQ
 
 from anomed_site.models import User
 from challenges.models import Challenge
@@ -16,6 +19,7 @@ from submissions import tasks, uploads
 from submissions.models import Push, Submission, Team
 from submissions.registry import names, pushes, store
 from submissions.registry.keeper import Keeper
+from tests.arena import wait_for
 from tests.sandbox.image_builder import (
     INDEX_TYPE,
     LAYER_TYPE,
@@ -349,4 +353,13 @@ def test_while_the_registry_is_away_a_push_waits(ada_pushes: Callable[..., str],
     registry.__exit__()
     push = told(mine, digest)
     assert (push.refusal, push.entered) == ("", False)
+    registry.__enter__()
+    wait_for(store.answers, seconds=30, what="the registry answers")
+    asked = OrmQ.objects.count()
     pushes.sweep()
+    assert OrmQ.objects.count() == asked  # a worker may still be at it
+    Push.objects.update(pushed_at=timezone.now() - timedelta(seconds=21))
+    pushes.sweep()
+    assert OrmQ.objects.count() == asked + 1
+    pushes.receive(push.pk)
+    assert Submission.objects.get().state == "checking"
