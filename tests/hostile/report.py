@@ -90,17 +90,27 @@ def document(results: dict[str, Any]) -> str:
 
 def _summary(results: dict[str, Any]) -> Iterator[str]:
     yield "## The result\n"
-    yield f"{len(CASES)} cases, {_machine()}.\n"
+    yield f"{len(CASES)} cases, {_machine()}{_parts(results)}.\n"
     yield "| | " + " | ".join(NAMES[name] for name in results["runtimes"]) + " |"
     yield "| --- |" + " --- |" * len(results["runtimes"])
     runtimes = results["runtimes"].values()
     held = (f"{sum(case['held'] for case in one['cases'].values())} of {len(one['cases'])}" for one in runtimes)
     yield "| cases that ended as expected | " + " | ".join(held) + " |"
-    for sentence in next(iter(runtimes))["aftermath"]:
-        yield f"| {sentence} | " + " | ".join("no" if one["aftermath"][sentence] else "yes" for one in runtimes) + " |"
+    for sentence in dict.fromkeys(sentence for one in runtimes for sentence in one["aftermath"]):
+        answers = (_answer(one["aftermath"].get(sentence)) for one in runtimes)
+        yield f"| {sentence} | " + " | ".join(answers) + " |"
     for sentence, trouble in results["end"].items():
         yield f"| {sentence} |" + f" {'no' if trouble else 'yes'} |" * len(results["runtimes"])
     yield "| seconds | " + " | ".join(str(one["seconds"]) for one in runtimes) + " |\n"
+
+
+def _answer(trouble: str | None) -> str:
+    return "not looked at" if trouble is None else "no" if trouble else "yes"
+
+
+def _parts(results: dict[str, Any]) -> str:
+    count = results.get("parts", 1)
+    return f", put together from {count} runs of parts of them" if count > 1 else ""
 
 
 def _machine() -> str:
@@ -159,7 +169,8 @@ def _mutations(results: dict[str, Any]) -> Iterator[str]:
 
 def merge(parts: list[dict[str, Any]]) -> dict[str, Any]:
     """Several runs' results as one: the later one counts."""
-    whole: dict[str, Any] = {"runtimes": {}, "end": {}, "mutations": {}}
+    played = sum("runtimes" in part for part in parts)
+    whole: dict[str, Any] = {"runtimes": {}, "end": {}, "mutations": {}, "parts": played}
     for part in parts:
         whole["end"] |= part.get("end", {})
         whole["mutations"] |= part.get("mutations", {})
