@@ -162,7 +162,10 @@ class TestWaitingInVain:
         make_host("one", 8000)
         make_host("other", 8000, 4000)
         run, modest = waiting(gpus=2, memory_mb=5000), waiting(memory_mb=5000)
-        assert self.detail(run) == "No host can take this run: No host has 2 GPUs of at least 5000 MB."
+        assert (
+            self.detail(run)
+            == "No host can take this run: No host has as many GPUs as it wants: 2, of at least 5000 MB."
+        )
         assert self.detail(modest) == ""
         make_host("third", 8000, 8000)
         assert self.detail(run) == ""
@@ -174,7 +177,7 @@ class TestWaitingInVain:
         make_host("one", 8000)
         run = waiting()
         Gpu.objects.update(lost_at=timezone.now())
-        assert "No host has 1 GPUs" in self.detail(run)
+        assert self.detail(run) == "No host can take this run: No host has as many GPUs as it wants: 1."
 
     def test_gvisor_that_lets_no_gpu_through(self, make_host, waiting):
         """The wall is never left out for the GPU's sake."""
