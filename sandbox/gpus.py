@@ -262,7 +262,7 @@ def _complain(host: Host, sentence: str, *, lost: list[str]) -> str:
     """Notes what is wrong, and drains a host that has just lost GPUs unless it is the only one that takes runs."""
     if lost:
         log.error("gpus.lost", host=host.name, uuids=lost, sentence=sentence)
-        others = Host.objects.filter(state=Host.State.ACTIVE).exclude(pk=OuterRef("pk"))
+        others = Host.objects.engines().filter(state=Host.State.ACTIVE).exclude(pk=OuterRef("pk"))
         active = Host.objects.filter(pk=host.pk, state=Host.State.ACTIVE)
         if active.filter(Exists(others)).update(state=Host.State.DRAINING):
             log.warning("host.drains", host=host.name)

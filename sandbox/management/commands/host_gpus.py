@@ -18,7 +18,7 @@ class Command(BaseCommand):
         parser.add_argument("--forget", action="store_true", help="strike missing GPUs off the books: they are gone")
 
     def handle(self, *args: Any, name: str, forget: bool, **options: Any) -> None:
-        host = Host.objects.filter(name=name).exclude(state=Host.State.RETIRED).first()
+        host = Host.objects.asked().engines().filter(name=name).first()
         if host is None:
             raise CommandError(_("There is no host %(name)s.") % {"name": name})
         try:
