@@ -265,9 +265,9 @@ class TestGpus:
         for run in runs:
             until(lambda run=run: keep_working(1) and ended(run), 120)
             assert (run.state, run.faults) == (Run.State.SUCCEEDED, 0), run.detail
-        told = [told for toolkit in toolkits.values() for told in toolkit.told().values()]
-        assert {tuple(line for line in lines if "VISIBLE" in line) for lines in told} == {
-            (f"NVIDIA_VISIBLE_DEVICES={uuid(number)}",) for number in GPUS.values()
+        lines = {line for toolkit in toolkits.values() for told in toolkit.told().values() for line in told}
+        assert {line for line in lines if "VISIBLE" in line} == {
+            f"NVIDIA_VISIBLE_DEVICES={uuid(number)}" for number in GPUS.values()
         }
         for name in GPUS:
             logs = [run.log_path.read_text().split() for run in runs if run.host.name == name]
