@@ -260,7 +260,10 @@ class TestGpus:
         """Each run writes down when it began and ended; the stub wrote down who was given which GPU."""
         for name, toolkit in toolkits.items():
             toolkit.shows({GPUS[name]: 40960})
-        runs = [queue(f"date +%s.%N; sleep 1; date +%s.%N; {ANSWER}", gpus=1, gpu_memory_mb=40000) for _ in range(5)]
+        runs = [
+            queue(f"cat /proc/uptime; sleep 1; cat /proc/uptime; {ANSWER}", gpus=1, gpu_memory_mb=40000)
+            for _ in range(5)
+        ]
         start_workers(3)
         for run in runs:
             until(lambda run=run: keep_working(1) and ended(run), 120)
@@ -272,7 +275,7 @@ class TestGpus:
         for name in GPUS:
             logs = [run.log_path.read_text().split() for run in runs if run.host.name == name]
             assert logs
-            spans = sorted((float(begin), float(end)) for begin, end in logs)
+            spans = sorted((float(begin), float(end)) for begin, _idle, end, _idle_then in logs)
             assert all(first[1] < second[0] for first, second in pairwise(spans)), spans
 
     def test_swarm_itself_never_gives_one_out_twice(self, fleet):
