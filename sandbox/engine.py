@@ -22,13 +22,13 @@ from docker.errors import DockerException
 from sandbox import holder, walls
 from sandbox.conf import conf
 from sandbox.connection import INSTALLATION, EngineFault, NotThere, Unreachable, asking, guarded, ignoring_gone, ours
-from sandbox.engine_images import EngineImages, abbreviated
+from sandbox.engine_images import EngineImages
 from sandbox.reasons import Reason, Rejected, gettext_noop
 from sandbox.streams import tar_of
 
 __all__ = [
     "ATTEMPT", "BORN", "HOLDER", "INSTALLATION", "OPTIONS", "RUN", "WORKER",
-    "Chamber", "Ending", "Engine", "EngineFault", "NotThere", "Restarted", "Unreachable", "abbreviated", "labels_of",
+    "Chamber", "Ending", "Engine", "EngineFault", "NotThere", "Restarted", "Unreachable", "labels_of",
 ]  # fmt: skip
 
 RUN, ATTEMPT, WORKER, HOLDER, BORN, CHAMBER, OPTIONS = (

@@ -60,13 +60,13 @@ class EngineImages(Connection):
                     if "error" in message:
                         _refuse_unusable_layer(message["error"])
                         raise EngineFault(f"load the image: {message['error']}")
-                client.tag(image_id, f"{self.prefix}/{abbreviated(image_id)}", "run")
+                client.tag(image_id, f"{self.prefix}/{digest(image_id)}", "run")
             finally:
                 client.close()
 
     def remove_image(self, image_id: str) -> bool:
         """Takes an image off the engine, by its private name first; whether it is gone. One in use stays."""
-        name = f"{self.prefix}/{abbreviated(image_id)}:run"
+        name = f"{self.prefix}/{digest(image_id)}:run"
         try:
             with asking("remove the image"):
                 ignoring_gone(self._client.remove_image, name)
@@ -77,10 +77,10 @@ class EngineImages(Connection):
             return False
 
     def loaded_images(self) -> set[str]:
-        """The abbreviated ids of all images that were loaded for this installation."""
+        """The digests of all images that were loaded for this installation, as their private names have them."""
         with asking("list the images"):
             names = [name for image in self._client.images(name=f"{self.prefix}/*") for name in image["RepoTags"] or ()]
-        kept = re.compile(rf"{re.escape(self.prefix)}/([0-9a-f]{{12}}):run")
+        kept = re.compile(rf"{re.escape(self.prefix)}/([0-9a-f]+):run")
         return {match[1] for name in names if (match := kept.fullmatch(name))}
 
     def remove_all_images(self) -> None:
@@ -111,9 +111,9 @@ class EngineImages(Connection):
         self._holder_image = None
 
 
-def abbreviated(image_id: str) -> str:
-    """As much of an image's id as its private name has."""
-    return image_id.removeprefix("sha256:")[:12]
+def digest(image_id: str) -> str:
+    """An image's id as its private name has it: whole, because anybody can make two images that begin alike."""
+    return image_id.removeprefix("sha256:")
 
 
 _CANNOT_UNPACK = gettext_noop(

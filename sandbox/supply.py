@@ -13,8 +13,8 @@ from django.utils import timezone
 
 from sandbox.blobs import blob_path, load_stream
 from sandbox.conf import blob_root
-from sandbox.engine import Engine, EngineFault, abbreviated
-from sandbox.engine_images import NoSpace
+from sandbox.engine import Engine, EngineFault
+from sandbox.engine_images import NoSpace, digest
 from sandbox.hosts import engine_of
 from sandbox.models import Copy, Host, Image, Run
 from sandbox.reasons import Rejected
@@ -142,10 +142,10 @@ def look_over(host: Host) -> None:
     engine = engine_of(host)
     before = set(Copy.objects.filter(host=host).values_list("pk", flat=True))
     loaded = engine.loaded_images()
-    images = {abbreviated(image.image_id): image for image in Image.objects.held().only("image_id")}
+    images = {digest(image.image_id): image for image in Image.objects.held().only("image_id")}
     for unknown in loaded - images.keys():
         engine.remove_image(unknown)
-    held = [images[short].pk for short in loaded & images.keys()]
+    held = [images[known].pk for known in loaded & images.keys()]
     with transaction.atomic():
         Copy.objects.filter(host=host, pk__in=before).exclude(image__in=held).delete()
         known = set(Copy.objects.filter(host=host).values_list("image__pk", flat=True))

@@ -69,7 +69,7 @@ class TestImages:
         supply.supply(host, image)
         assert engine._client.inspect_image(name)["Id"] == before
         tags = engine._client.inspect_image(image.image_id)["RepoTags"]
-        assert tags == [f"{engine.prefix}/{image.image_id[7:19]}:run"]
+        assert tags == [f"{engine.prefix}/{image.image_id[7:]}:run"]
 
     def test_image_is_loaded_when_it_is_not_there(self, run, engine, make_image):
         image = make_image("echo yes > /output/answer.txt")
