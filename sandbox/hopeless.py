@@ -20,7 +20,7 @@ def note() -> None:
         wait = waiting.of(run, views)
         if wait.what == waiting.For.HOSTS:
             details.append(f"{_prefix()} {wait.sentence}")
-            same = due.filter(walls=run.walls, private=run.private, gpus=run.gpus, limits=run.limits)
+            same = due.filter(walls=run.walls, gpus=run.gpus, limits=run.limits)
             if noted := same.exclude(detail=details[-1]).update(detail=details[-1]):
                 log.warning("runs.hopeless", runs=noted, why=wait.sentence)
     due.filter(detail__startswith=_prefix()).exclude(detail__in=details).update(detail="")

@@ -87,7 +87,7 @@ def heartbeat(host: Host) -> EngineFault | None:
 
 
 def note(host: Host) -> bool:
-    """Notes now what a host offers; False if its engine does not answer. Until then it takes no private run."""
+    """Notes now what a host offers; False if its engine does not answer. Until then it takes no run."""
     try:
         fields = look(host)
     except EngineFault as fault:

@@ -61,7 +61,7 @@ def _like(run: Run) -> Q:
 
     However many of them wait, they must not keep the runs behind them from a host that would do.
     """
-    same = Q(private=run.private, walls=run.walls, gpus=run.gpus)
+    same = Q(walls=run.walls, gpus=run.gpus)
     return Q(pk=run.pk) | (same & Q(limits=run.limits) if run.gpus else same)
 
 
@@ -151,7 +151,7 @@ def _place(run: Run) -> Host | None:
     GPUs fit best that have enough memory and the least of it. A host that lacks a wall of the run does not fit at all.
     A fleet gives out its GPUs itself, later.
     """
-    walls = offers.demanded(run.walls, private=run.private, gpus=run.gpus)
+    walls = offers.demanded(run.walls, gpus=run.gpus)
     hosts = Host.objects.filter(slots__in=_free_slots()).annotate(free=Count("slots")).order_by("-free", "pk")
     places = [(host, _fitting_gpus(host, run.wants)) for host in hosts if walls <= set(host.walls)]
     fitting = [

@@ -1,6 +1,7 @@
 """What a host offers: the walls that its engine can put around a container, and what keeps it from running any.
 
-An engine says of itself which protections it has; one that lacks any of the standard ones takes no run on private data.
+An engine says of itself which protections it has; one that lacks any of the standard ones takes no run at all. A
+rehearsal needs them as well: it is the same stranger's image, and what it breaks out into is the same host.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from sandbox import devices
 from sandbox.conf import conf
 
 GVISOR_GPUS = "gvisor-gpus"  # beside the catalogue: what a run with GPUs needs that demands gVisor
-STANDARD = "standard"  # beside the catalogue: every protection that each run on private data must have
+STANDARD = "standard"  # beside the catalogue: every protection that each run must have
 
 
 class Wall(TextChoices):
@@ -82,7 +83,7 @@ def _security(info: dict[str, Any]) -> set[str]:
     return {option.partition(",")[0].removeprefix("name=") for option in info.get("SecurityOptions") or ()}
 
 
-def demanded(run_walls: list[str], *, private: bool, gpus: int = 0) -> set[str]:
+def demanded(run_walls: list[str], *, gpus: int = 0) -> set[str]:
     """The walls that a host must offer to take such a run."""
     through_gvisor = {GVISOR_GPUS} if gpus and Wall.GVISOR in run_walls else set()
-    return {*run_walls, *({STANDARD} if private else ()), *through_gvisor}
+    return {STANDARD, *run_walls, *through_gvisor}

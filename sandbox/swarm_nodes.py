@@ -31,7 +31,7 @@ def fitting(fleet: Host, run: Run, *, free: bool = False) -> list[Host]:
     The swarm gives out any GPU of a node. So all of them must be large enough, and none may be missing.
     """
     wants = run.wants
-    walls = offers.demanded(run.walls, private=run.private, gpus=run.gpus)
+    walls = offers.demanded(run.walls, gpus=run.gpus)
     found = [host for host in usable(fleet) if walls <= set(host.walls)]
     if not wants.gpus:
         return found

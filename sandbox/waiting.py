@@ -52,7 +52,7 @@ def of(run: Run, views: Sequence[HostView]) -> Wait:
         return Wait(For.REST, _("It rests after a fault of the platform, and is tried again."))
     if not views:
         return Wait(For.HOSTS, _("There is no host."))
-    walls = offers.demanded(run.walls, private=run.private, gpus=run.gpus)
+    walls = offers.demanded(run.walls, gpus=run.gpus)
     walled = [view for view in views if walls <= set(view.host.walls)]
     if not walled:
         names = ", ".join(sorted(walls))
@@ -78,13 +78,11 @@ def of(run: Run, views: Sequence[HostView]) -> Wait:
 def demands() -> list[tuple[Run, float]]:
     """One due run for each different demand, and the seconds since the first with that demand was due."""
     now = timezone.now()
-    wants = Run.objects.due(now).order_by().values("walls", "private", "gpus", "limits")
+    wants = Run.objects.due(now).order_by().values("walls", "gpus", "limits")
     rows = wants.annotate(oldest=Min("due_at"))
     return [
         (
-            Run(
-                walls=row["walls"], private=row["private"], gpus=row["gpus"], limits=row["limits"], due_at=row["oldest"]
-            ),
+            Run(walls=row["walls"], gpus=row["gpus"], limits=row["limits"], due_at=row["oldest"]),
             (now - row["oldest"]).total_seconds(),
         )
         for row in rows

@@ -200,7 +200,7 @@ class TestWaiting:
     def test_walls(self, one: Host, image: Image) -> None:
         Host.objects.update(walls=[])
         assert self.of(queued(image)) == For.HOSTS
-        assert self.of(queued(image, private=False)) == For.WORKER
+        assert self.of(queued(image, private=False)) == For.HOSTS
 
     def test_gpus(self, one: Host, image: Image) -> None:
         other = queued(image, state="running")

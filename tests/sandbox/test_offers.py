@@ -63,10 +63,10 @@ def test_gvisor_that_keeps_gpus_out(info, arguments):
 
 
 def test_demanded():
-    assert offers.demanded(["gvisor"], private=False, gpus=2) == {"gvisor", "gvisor-gpus"}
-    assert offers.demanded([], private=False, gpus=2) == set()
-    assert offers.demanded(["gvisor"], private=True) == {"gvisor", "standard"}
-    assert offers.demanded([], private=False) == set()
+    assert offers.demanded(["gvisor"], gpus=2) == {"gvisor", "gvisor-gpus", "standard"}
+    assert offers.demanded([], gpus=2) == {"standard"}
+    assert offers.demanded(["gvisor"]) == {"gvisor", "standard"}
+    assert offers.demanded([]) == {"standard"}
 
 
 def test_host_is_noted_when_it_is_made(host):
