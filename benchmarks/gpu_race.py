@@ -39,12 +39,9 @@ def measure() -> tuple[dict[str, Any], list[Verdict]]:
 
 
 def _databases() -> Iterator[tuple[str, str]]:
-    """SQLite, and the PostgreSQL of DATABASE_URL, whose runs are deleted; else one of its own where it is installed."""
+    """SQLite, and a PostgreSQL of its own where that is installed. Never that of DATABASE_URL: runs are deleted."""
     yield "sqlite", ""
-    given = os.environ.get("DATABASE_URL", "")
-    if given.startswith("postgres"):
-        yield "postgresql", given
-    elif postgres_programs() is not None:
+    if postgres_programs() is not None:
         with postgres() as url:
             yield "postgresql", url
 

@@ -58,6 +58,7 @@ class Arena:
     def environment(self) -> dict[str, str]:
         return {
             **os.environ,
+            "DATABASE_URL": f"sqlite:///{self.var / 'db.sqlite3'}",  # whatever the operator's own is
             "ANOMED_VAR": str(self.var),
             "ANOMED_SITE_URL": self.url,
             "ANOMED_RUN_SLOTS": "2",

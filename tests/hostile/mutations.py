@@ -192,6 +192,7 @@ def main(tell: Callable[[str], None] = print) -> dict[str, list[str]]:
     """Sets a sandbox of its own up, and runs all."""
     with tempfile.TemporaryDirectory(prefix="anomed-mutations-") as folder:
         os.environ["ANOMED_VAR"] = folder
+        os.environ.pop("DATABASE_URL", None)  # the operator's own is not for this
         os.environ["ANOMED_LOG_LEVEL"] = "ERROR"
         os.environ["DJANGO_SETTINGS_MODULE"] = "anomed_site.settings"
         Path(folder, "static").mkdir()
