@@ -1,5 +1,7 @@
 """From a push to an entry. What is special about a push ends where its bytes lie where those of an upload would."""
 
+import random
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from itertools import islice
@@ -27,6 +29,9 @@ _TOGETHER = 64  # pieces between two looks at the database: the entry's page sho
 _OPENED = timedelta(seconds=20)  # by then a worker has opened the entry, or the registry did not answer
 _LOST = timedelta(minutes=2)  # a fetch that did not move for so long has lost its worker
 _PATIENCE = timedelta(hours=1)  # with a registry that does not answer
+_MOST_OPEN = 20  # pushes of a team that wait for their fetch: a token allows any number, and each costs a job
+_MOST_AGAIN = 100  # jobs of one sweep
+_SWEEP_SECONDS = 20.0  # for asking the registry: its clients choose how many names and tags it has
 _OPEN = Q(entered=False, refusal="") | Q(submission__state=State.UPLOADING)  # the registry's copy is needed
 
 
@@ -47,7 +52,11 @@ def note(*, repository: str, tag: str, digest: str, by: str = "") -> None:
         if is_new or _may_again(push):
             push.submission, push.entered, push.refusal = None, False, ""
             push.by_id = _member(team, by)
-            _fetch_later(push)
+            if Push.objects.filter(_OPEN, team=team).exclude(pk=push.pk).count() < _MOST_OPEN:
+                _fetch_later(push)
+            else:
+                with translation.override("en"):
+                    push.refusal = _("Too many of your images wait to be fetched. Push it again later.")
         push.save()
 
 
@@ -79,16 +88,14 @@ def sweep() -> None:
     if not enabled():
         return
     try:
-        for repository in store.repositories():
-            if names.team_of(repository) is not None:
-                _note_new(repository)
+        _look_for_new()
         _clear_up()
     except (store.Unreachable, store.Missing) as fault:
         log.warning("registry_unreachable", fault=str(fault)[:300])
     now = timezone.now()
     waiting = Q(entered=False, refusal="", pushed_at__lt=now - _OPENED)
     stuck = Q(submission__state=State.UPLOADING, submission__upload__updated_at__lt=now - _LOST)
-    for push in Push.objects.filter(waiting | stuck):
+    for push in Push.objects.filter(waiting | stuck).order_by("?")[:_MOST_AGAIN]:
         _fetch_later(push)
 
 
@@ -99,11 +106,23 @@ def let_go() -> list[str]:
     return repositories
 
 
-def _note_new(repository: str) -> None:
-    known = set(Push.objects.filter(repository=repository).values_list("tag", "digest"))
-    for tag, digest in store.tags(repository).items():
-        if (tag, digest) not in known:
-            note(repository=repository, tag=tag, digest=digest)
+def _look_for_new() -> None:
+    """Notes what the registry has and did not tell of: as much as there is time for, another part each time."""
+    deadline = time.monotonic() + _SWEEP_SECONDS
+    repositories = list(store.repositories())
+    random.shuffle(repositories)
+    for repository in repositories:
+        is_ours = names.team_of(repository) is not None
+        known = set(Push.objects.filter(repository=repository).values_list("tag", "digest"))
+        for tag, digest in store.tags(repository):
+            if time.monotonic() > deadline:
+                return
+            if (tag, digest) in known:
+                continue
+            if is_ours:
+                note(repository=repository, tag=tag, digest=digest)
+            else:
+                store.delete(repository, digest)  # of a team that is gone
 
 
 def _clear_up() -> None:

@@ -68,14 +68,16 @@ def repositories() -> Iterator[str]:
         last = page[-1]
 
 
-def tags(repository: str) -> dict[str, str]:
-    """The tags of a repository, and the digest that each stands for now."""
+def tags(repository: str) -> Iterator[tuple[str, str]]:
+    """The tags of a repository, each with the digest that it stands for now. There may be very many."""
     token = access.of_ourselves(repository, "pull")
     try:
         found = _json(f"{repository}/tags/list", token).get("tags") or []
     except Missing:
-        return {}
-    return {tag: digest for tag in found if (digest := _digest(repository, tag, token))}
+        return
+    for tag in found:
+        if digest := _digest(repository, tag, token):
+            yield tag, digest
 
 
 def delete(repository: str, digest: str) -> None:

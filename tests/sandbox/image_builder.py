@@ -97,7 +97,7 @@ class ImageBuilder:
 
     def oci_blobs(self, *, compress: bool = False, media_suffix: str = "") -> tuple[dict[str, bytes], dict[str, Any]]:
         """The blobs of an OCI layout by name, and the descriptor of the image's manifest."""
-        blobs = [gzip.compress(layer) if compress else layer for layer in self.layers]
+        blobs = [gzip.compress(layer, mtime=0) if compress else layer for layer in self.layers]
         layer_type = LAYER_TYPE + (media_suffix or ("+gzip" if compress else ""))
         manifest = json.dumps(
             {

@@ -302,7 +302,7 @@ def test_no_layer_is_fetched_from_elsewhere(
         assert ada.blob(mine, data).status_code == 201
     text = manifest(image.config_json, [descriptor(TEXT_LAYER, kind, **more)])
     if ada.manifest(mine, "attack", text).is_error:
-        assert store.tags(mine) == {}
+        assert dict(store.tags(mine)) == {}
     else:
         assert "kept elsewhere" in told(mine, f"sha256:{sha256(text)}").refusal
     assert not Submission.objects.exists()
@@ -340,6 +340,37 @@ def test_pushes_to_no_teams_repository_are_nobodys(teams: dict[str, Team], mine:
     pushes.note(repository=mine, tag="attack", digest="sha256:../../etc/passwd")
     pushes.note(repository=mine, tag="x" * 129, digest=f"sha256:{'0' * 64}")
     assert not Push.objects.exists()
+
+
+def test_a_flood_of_pushes_makes_no_flood_of_jobs(mine: str) -> None:
+    for number in range(pushes._MOST_OPEN + 5):
+        pushes.note(repository=mine, tag="attack", digest=f"sha256:{number:064x}")
+    assert OrmQ.objects.count() == pushes._MOST_OPEN
+    refused = Push.objects.exclude(refusal="")
+    assert refused.count() == 5
+    push = refused.earliest("pk")
+    pushes.note(repository=mine, tag="attack", digest=push.digest)  # pushed again at once: no better
+    assert OrmQ.objects.count() == pushes._MOST_OPEN
+    Push.objects.exclude(pk=push.pk).update(refusal="dealt with")
+    pushes.note(repository=mine, tag="attack", digest=push.digest)
+    assert OrmQ.objects.count() == pushes._MOST_OPEN + 1
+
+
+def test_a_sweep_ends_in_time_however_many_tags_there_are(
+    ada_pushes: Callable[..., str], mine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ada_pushes()
+    monkeypatch.setattr(pushes, "_SWEEP_SECONDS", -1.0)
+    pushes.sweep()
+    assert not Push.objects.exists()
+
+
+def test_images_of_a_team_that_is_gone_leave_the_registry(ada_pushes: Callable[..., str], mine: str) -> None:
+    digest = ada_pushes()
+    Team.objects.all().delete()
+    pushes.sweep()
+    with pytest.raises(store.Missing):
+        store.manifest(mine, digest)
 
 
 def test_an_image_that_is_gone_is_named_incomplete(ada_pushes: Callable[..., str], mine: str) -> None:

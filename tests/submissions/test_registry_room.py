@@ -54,14 +54,14 @@ def test_what_no_image_refers_to_goes(registry: Keeper, pusher: Callable[..., Pu
     before = room.used_bytes()
     again(registry)
     assert before - room.used_bytes() > 250_000
-    assert store.tags(mine)["attack"] == kept
+    assert dict(store.tags(mine))["attack"] == kept
     newer = image_of("newer").oci_blobs()[1]["digest"]
-    assert store.tags(mine)["defense"] == newer
+    assert dict(store.tags(mine))["defense"] == newer
     assert store.manifest(mine, newer)
     # Whoever pushes again what has gone sends it again, and it is whole.
     ada.image(mine, "defense", image_of("replaced"), compress=False)
     again(registry)
-    assert store.tags(mine)["defense"] == image_of("replaced").oci_blobs()[1]["digest"]
+    assert dict(store.tags(mine))["defense"] == image_of("replaced").oci_blobs()[1]["digest"]
 
 
 def test_after_a_week_an_entered_image_leaves_the_registry(
@@ -72,10 +72,10 @@ def test_after_a_week_an_entered_image_leaves_the_registry(
     push = Push.objects.get()
     pushes.receive(push.pk)
     pushes.sweep()
-    assert store.tags(mine) == {"attack": digest}
+    assert dict(store.tags(mine)) == {"attack": digest}
     Push.objects.update(pushed_at=timezone.now() - timedelta(days=8))
     pushes.sweep()
-    assert store.tags(mine) == {}
+    assert dict(store.tags(mine)) == {}
     again(registry)
     assert room.used_bytes() == 0
     assert list(store.repositories()) == []
@@ -88,7 +88,7 @@ def test_a_push_under_way_is_not_cleared_up(registry: Keeper, pusher: Callable[.
     pushes.note(repository=mine, tag="attack", digest=digest)
     Push.objects.update(pushed_at=timezone.now() - timedelta(days=8))
     pushes.sweep()
-    assert store.tags(mine) == {"attack": digest}
+    assert dict(store.tags(mine)) == {"attack": digest}
 
 
 def test_nobody_is_cut_off_by_the_daily_cleaning(
@@ -133,7 +133,7 @@ def test_a_full_registry_drops_what_is_unfinished_and_closes_until_there_is_room
     registry.mind()
     assert room.used_bytes() < 300_000
     wait_for(answers, seconds=30, what="the registry answers again")
-    assert store.tags(mine)
+    assert dict(store.tags(mine))
 
     settings.REGISTRY = {**settings.REGISTRY, "max_bytes": 100_000}
     registry.mind()
@@ -158,7 +158,7 @@ def test_where_room_is_short_images_that_were_fetched_go(
     registry.mind()
     wait_for(answers, seconds=30, what="the registry answers again")
     assert list(store.repositories()) == [other]
-    assert store.tags(other) == {"attack": waiting}
+    assert dict(store.tags(other)) == {"attack": waiting}
     pushes.receive(Push.objects.get(repository=other).pk)
     assert set(Submission.objects.values_list("state", flat=True)) == {"checking"}
 
