@@ -20,7 +20,7 @@ from sandbox.engine import ATTEMPT, BORN, HOLDER, RUN, WORKER, Engine, EngineFau
 from sandbox.hosts import engine_of, swarm_of
 from sandbox.models import Copy, Gpu, Host, Run, Slot
 from sandbox.wakeups import wake_workers
-from sandbox.workers import worker_is_gone
+from sandbox.workers import machine, worker_is_gone
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -122,6 +122,16 @@ def free_forgotten() -> None:
     with transaction.atomic():
         Slot.objects.filter(run__in=ended).update(run=None)
         Gpu.objects.filter(run__in=ended).update(run=None)
+
+
+def leave() -> dict[str, Any]:
+    """Removes all of this installation as its workers end, unless those of another machine have runs under way.
+
+    Then what is left goes by their reaper. Returns the faults.
+    """
+    now = timezone.now()
+    at_work = Run.objects.running().filter(lease_until__gte=now).exclude(worker__startswith=f"{machine()}:")
+    return {} if at_work.exists() else remove_everything()
 
 
 def remove_everything() -> dict[str, Any]:

@@ -37,6 +37,16 @@ class TestEngine:
         assert {found["Labels"]["anomed.holder"] for found in engine.containers()} == {"alive", "elsewhere"}
         assert {found["Labels"]["anomed.holder"] for found in engine.volumes()} == {"alive", "elsewhere"}
 
+    def test_who_leaves_does_not_take_what_another_machine_works_with(self, host, engine, queue):
+        run = queue("true")
+        assert leases.claim("elsewhere:1:2") is not None
+        engine.prepare("theirs", 1, "elsewhere:1:2", 1)
+        assert reaper.leave() == {}
+        assert len(engine.containers()) == 1
+        Run.objects.filter(pk=run.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+        assert reaper.leave() == {}
+        assert engine.containers() == []
+
     def test_old_chambers_go(self, host, engine, monkeypatch):
         two_hours_ago = time.time() - 2 * 3600
         monkeypatch.setattr(time, "time", lambda: two_hours_ago)
