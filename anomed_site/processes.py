@@ -132,7 +132,7 @@ class Supervisor:
     def __enter__(self) -> Self:
         self.logs.mkdir(parents=True, exist_ok=True)
         for process in self.processes:
-            process.start(self._log_of(process))
+            self._start(process)
         self._ticking.start()
         return self
 
@@ -147,7 +147,7 @@ class Supervisor:
             ending = {"hangs": vars(heartbeat.signs(process.name))} if process.alive else {"status": process.status}
             log.warning("process_ended", process=process.name, **ending)
             process.kill()
-            process.start(self._log_of(process))
+            self._start(process)
 
     def _follow_hosts(self) -> None:
         """Each host of another machine has a cluster of its own, which comes and goes with it.
@@ -163,7 +163,7 @@ class Supervisor:
         for name, workers in wanted.items():
             process = _drivers(name, workers)
             self.processes.append(process)
-            process.start(self._log_of(process))
+            self._start(process)
         for process in [found for found in self._leaving if not found.alive]:
             self._leaving.remove(process)
             if process.name not in {found.name for found in self.processes}:
@@ -182,7 +182,7 @@ class Supervisor:
             heartbeat.end(process.name)
         self._ticking.join(_STOP_SECONDS)
         # No worker is left: what one of them could not take away goes now, its runs are done again next time.
-        for host, fault in reaper.remove_everything().items():
+        for host, fault in reaper.leave().items():
             log.warning("engine_not_cleaned", host=host, fault=fault)
 
     def _tick(self) -> None:
@@ -195,5 +195,8 @@ class Supervisor:
                 log.warning("no_tick", exc_info=True)
         connection.close()
 
-    def _log_of(self, process: Process) -> Path:
-        return self.logs / f"{process.name}.log"
+    def _start(self, process: Process) -> None:
+        try:
+            process.start(self.logs / f"{process.name}.log")
+        except OSError as error:  # the disk is full, or no process can be made: those that live must not end for it
+            log.warning("process_not_started", process=process.name, error=type(error).__name__)

@@ -73,6 +73,13 @@ def test_cluster_whose_workers_are_all_busy_is_well(client: Client, cluster: Any
     assert "runs" in clusters(client)
 
 
+def test_names_of_hosts_are_not_told(client: Client, cluster: Any) -> None:
+    heartbeat.begin("runs-node2.clinic.example", 1)
+    sign = heartbeat.folder_of("runs-node2.clinic.example") / heartbeat.BEAT
+    os.utime(sign, (0, 0))
+    assert clusters(client) == "Unavailable: No sign of life of the cluster: runs."
+
+
 def test_clusters_of_other_machines_are_not_ours(client: Client, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster(beat=1000)
     monkeypatch.setattr("socket.gethostname", lambda: "elsewhere")

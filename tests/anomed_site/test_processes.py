@@ -1,5 +1,6 @@
 """The supervisor's own doings, with real clusters: those that come and go with hosts of other machines."""
 
+import errno
 import time
 from collections.abc import Callable, Iterator
 
@@ -46,3 +47,17 @@ def test_each_host_of_another_machine_brings_a_cluster_and_takes_it_along(superv
     until(lambda: not cluster.alive)
     supervisor._follow_hosts()
     assert "runs-node2" not in heartbeat.expected()
+
+
+def test_a_disk_without_room_ends_no_process_that_lives(supervisor, monkeypatch):
+    def full(*_args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    [_site, web, *_others] = supervisor.processes
+    supervisor.processes = [web]
+    with monkeypatch.context() as disk:
+        disk.setattr(heartbeat, "begin", full)
+        supervisor.mind()
+    assert web.popen is None
+    supervisor.mind()  # there is room again
+    assert web.alive
