@@ -139,7 +139,7 @@ def _groups(results: dict[str, Any]) -> Iterator[str]:
 def _verdict(case: Case, runtime: str, results: dict[str, Any]) -> str:
     seen = results["runtimes"][runtime]["cases"].get(case.id)
     if seen is None:
-        return "not run"
+        return "not run" if case.program else "no container"
     other = seen["outcome"] != str(case.expected) and seen["held"]
     return ("held" if seen["held"] else "**failed**") + (f" ({seen['outcome']})" if other else "")
 
