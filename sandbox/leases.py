@@ -69,8 +69,9 @@ def abandoned() -> list[Run]:
     """Some of the runs that nobody drives any more: their lease has ended, or their worker has, on this machine."""
     running = Run.objects.select_related("image", "host").order_by("lease_until")
     expired = list(running.abandoned(timezone.now())[:CANDIDATES])
-    held_here = running.running().filter(lease_until__gte=timezone.now(), worker__startswith=f"{machine()}:")
-    return [*expired, *(run for run in held_here if worker_is_gone(run.worker))][:CANDIDATES]
+    held_here = Run.objects.running().filter(lease_until__gte=timezone.now(), worker__startswith=f"{machine()}:")
+    gone = [key for key, worker in held_here.values_list("pk", "worker") if worker_is_gone(worker)][:CANDIDATES]
+    return [*expired, *running.running().filter(pk__in=gone)][:CANDIDATES]
 
 
 def takeable() -> int:
