@@ -120,7 +120,7 @@ def _strike_off(host: Host, *, silent: bool) -> None:
             lost_leases=F("lost_leases") + 1,
         )
         tasks.send_wakeup()
-    _refuse_running(host, lost)
+    _refuse_running(host, Run.objects.running())
     host.slots.all().delete()
     host.gpus.all().delete()
     host.copies.all().delete()

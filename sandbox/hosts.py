@@ -29,10 +29,12 @@ def swarm_of(host: Host) -> Swarm:
 
 
 def _certificates(host: Host) -> Path | None:
-    if host.is_fleet:  # its manager has a row of its own
-        manager = Host.objects.asked().filter(url=host.url.removeprefix(FLEET)).first()
-        return _certificates(manager) if manager else None
-    return certificates_of(host.name) if host.url.startswith("tcp:") else None
+    url = host.url.removeprefix(FLEET)
+    if not url.startswith("tcp:"):
+        return None
+    # a fleet's manager has a row of its own; without it there are none, and so no way to it: never one without TLS
+    manager = Host.objects.asked().filter(url=url).first() if host.is_fleet else host
+    return certificates_of((manager or host).name)
 
 
 @lru_cache(maxsize=64)
@@ -49,6 +51,11 @@ def _engine(url: str, installation: str, certificates: Path | None, process: int
 def certificates_of(name: str) -> Path:
     """The folder with what this server needs to speak to the host of that name: `ca.pem`, `cert.pem`, `key.pem`."""
     return private_root() / "hosts" / name
+
+
+def script_of(name: str) -> Path:
+    """Where the script that makes a machine that host waits to be run, until the host has answered."""
+    return certificates_of(name) / "join.sh"
 
 
 def slots_elsewhere() -> dict[str, int]:

@@ -13,7 +13,7 @@ from sandbox import certificates, gpus, offers, selftest, swarm_nodes, tasks
 from sandbox.conf import conf
 from sandbox.connection import why
 from sandbox.engine import Engine, EngineFault
-from sandbox.hosts import engine_of
+from sandbox.hosts import engine_of, script_of
 from sandbox.models import Host
 from sandbox.offers import Offer
 
@@ -79,8 +79,11 @@ def heartbeat(host: Host) -> EngineFault | None:
         row.update(avoid_until=now + AVOID, complaint=why(fault))
         return fault
     if host.joining and offers.STANDARD in fields["walls"]:
-        row.filter(state=Host.State.CORDONED).update(state=Host.State.ACTIVE)
+        # by the books, not as it was seen: somebody may have cordoned it since it answered somebody else
+        row.filter(state=Host.State.CORDONED, heartbeat=None).update(state=Host.State.ACTIVE)
     row.update(heartbeat=now, avoid_until=None, **fields)
+    if host.heartbeat is None:
+        script_of(host.name).unlink(missing_ok=True)  # has a key, and has done its work
     if not host.is_fleet and gpus.is_news(host, fields["engine"]):
         tasks.send_look_at_gpus(host.pk)
     return None

@@ -12,7 +12,7 @@ from django.utils.translation import gettext as _
 
 from sandbox import certificates, inspection
 from sandbox.connection import why
-from sandbox.hosts import certificates_of
+from sandbox.hosts import script_of
 from sandbox.models import Host
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
@@ -115,7 +115,7 @@ def send(script: str, through: str) -> str:
 
 def keep_script(host: Host, script: str) -> Path:
     """Writes the script beside the certificates, until the host has answered."""
-    path = certificates_of(host.name) / "join.sh"
+    path = script_of(host.name)
     certificates.write_secret(path, script)
     return path
 
@@ -128,7 +128,6 @@ def wait_for_answer(host: Host, seconds: float) -> None:
     if fault:
         text = _("%(host)s has not answered within %(seconds)d seconds. %(why)s It joins as soon as it answers.")
         raise HostError(text % {"host": host, "seconds": seconds, "why": why(fault)})
-    (certificates_of(host.name) / "join.sh").unlink(missing_ok=True)
     host.refresh_from_db()
     if host.complaint and host.state != Host.State.ACTIVE:
         raise HostError(_("%(host)s answers, but takes no runs. %(why)s") % {"host": host, "why": host.complaint})

@@ -18,9 +18,9 @@ from patience import until
 
 from sandbox import actions, certificates, chambers, fleet, inspection, joining, leases, reaper, supply
 from sandbox.conf import private_root
-from sandbox.connection import why
+from sandbox.connection import Unreachable, why
 from sandbox.engine import RUN, Engine
-from sandbox.hosts import certificates_of, engine_of
+from sandbox.hosts import certificates_of, engine_of, swarm_of
 from sandbox.joining import HostError
 from sandbox.models import Copy, Gpu, Host, Image, Run, Slot
 from tests.engines import NET, add_namespace, delete_namespace, unmount_below
@@ -255,11 +255,41 @@ class TestJoining:
         assert fleet.add(name="node2", url=URL, slots=3) == node2  # who is retired may come back
         assert node2.slots.count() == 3
 
+    def test_answer_ends_joining_once(self, transactional_db, monkeypatch):
+        """The script goes, with its key. Who cordons the host then is not overruled by a look that began before."""
+        sound = {"engine": {}, "walls": ["standard"], "complaint": ""}
+        monkeypatch.setattr(inspection, "look", lambda host: sound)
+        node2 = fleet.add(name="node2", url=URL, slots=1)
+        script = joining.keep_script(node2, "a key")
+        seen_before = Host.objects.get()
+        assert inspection.heartbeat(node2) is None
+        assert not script.exists()
+        assert Host.objects.get().state == Host.State.ACTIVE
+        fleet.cordon(host=Host.objects.get())
+        assert inspection.heartbeat(seen_before) is None
+        assert Host.objects.get().state == Host.State.CORDONED
+
     def test_script_that_fails(self, transactional_db, tmp_path):
         """On a machine without Docker."""
         (tmp_path / "id").symlink_to(shutil.which("id"))
         with pytest.raises(CommandError, match=r"(?s)no dockerd.*rejoin"):
             call_command("host_add", "node2", URL, slots=1, through=f"env PATH={tmp_path} {BUSYBOX}")
+
+
+def test_fleet_without_its_manager(transactional_db):
+    """There is no way to it without certificates; nor does it leave while runs hold its room on nodes that answer."""
+    row = Host.objects.create(name="ward", url="swarm+tcp://127.0.0.1:9", heartbeat=timezone.now())
+    with pytest.raises(Unreachable, match="TLSParameterError"):
+        swarm_of(row).nodes()
+    node = Host.objects.create(name="node", url=URL, heartbeat=timezone.now())
+    image = Image.objects.create(image_id="sha256:" + "0" * 64)
+    until = timezone.now() + timedelta(minutes=1)
+    run = Run.objects.create(purpose="questions", step="x", image=image, state="running", host=node, lease_until=until)
+    slot = Slot.objects.create(host=row, number=1, run=run)
+    with pytest.raises(HostError, match="1 runs under way"):
+        fleet.retire(host=row)
+    slot.refresh_from_db()
+    assert slot.run == run
 
 
 class TestStates:
