@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 import structlog
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 from django.db.models import Q
 from django.utils import timezone
 
@@ -41,12 +41,17 @@ def sweep() -> None:
     housekeeping.sweep_images()
 
 
-def _side_by_side(visit: Callable[[Host], T], hosts: list[Host]) -> Iterator[T]:
-    """Visits hosts in threads, so that a slow one holds nobody up."""
+def _side_by_side(visit: Callable[[Host], T], hosts: list[Host]) -> Iterator[T | Exception]:
+    """Visits hosts in threads, so that a slow one holds nobody up, nor one whose answers make no sense."""
 
-    def visit_and_leave(host: Host) -> T:
+    def visit_and_leave(host: Host) -> T | Exception:
         try:
             return visit(host)
+        except DatabaseError:
+            raise
+        except Exception as error:
+            log.exception("host.not_visited", host=host.name)
+            return error
         finally:
             engine_of(host).hang_up()
             swarm_of(host).hang_up()

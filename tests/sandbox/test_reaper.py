@@ -28,6 +28,17 @@ def test_worker_names():
     assert worker_is_gone("nonsense") is None
 
 
+def test_host_that_answers_nonsense_keeps_nobody_waiting(transactional_db):
+    hosts = [Host.objects.create(name=name, url=f"unix:///{name}") for name in ("odd", "well")]
+
+    def visit(host):
+        return {"well": "visited"}[host.name]
+
+    odd, well = reaper._side_by_side(visit, hosts)
+    assert isinstance(odd, KeyError)
+    assert well == "visited"
+
+
 class TestEngine:
     def test_chambers_of_dead_workers_go(self, host, engine):
         engine.prepare("dead", 1, DEAD, 2)
