@@ -51,7 +51,8 @@ class Process:
         self.awake, self.silent_since = False, None
         with output.open("ab") as stream:
             self.popen = subprocess.Popen(
-                self.command,
+                # should the supervisor be killed, it stops in order: the next one would not know of it
+                ["setpriv", "--pdeathsig", "TERM", "--", *self.command],
                 env={**os.environ, heartbeat.NAME: self.name, **self.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
@@ -156,10 +157,12 @@ class Supervisor:
         """
         wanted = {f"runs-{name}": slots for name, slots in self._elsewhere.items() if slots}
         for process in [found for found in self.processes if found.name.startswith("runs-")]:
-            if wanted.pop(process.name, None) is None:
-                self.processes.remove(process)
-                self._leaving.append(process)
-                process.signal(signal.SIGTERM)  # what it drives it drives to its end
+            if wanted.get(process.name) == process.workers:
+                del wanted[process.name]
+                continue
+            self.processes.remove(process)  # its host is gone, or has other slots now
+            self._leaving.append(process)
+            process.signal(signal.SIGTERM)  # what it drives it drives to its end
         for name, workers in wanted.items():
             process = _drivers(name, workers)
             self.processes.append(process)

@@ -1,8 +1,12 @@
 """The supervisor's own doings, with real clusters: those that come and go with hosts of other machines."""
 
 import errno
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -41,12 +45,40 @@ def test_each_host_of_another_machine_brings_a_cluster_and_takes_it_along(superv
     supervisor._follow_hosts()
     assert supervisor.processes == [*before, cluster]
 
+    supervisor._elsewhere = {"node2": 2}
+    supervisor._follow_hosts()
+    [larger] = [process for process in supervisor.processes if process not in before]
+    assert (larger.name, larger.workers) == ("runs-node2", 2)
+    until(lambda: not cluster.alive)
+
     supervisor._elsewhere = {}
     supervisor._follow_hosts()
     assert supervisor.processes == before
-    until(lambda: not cluster.alive)
+    until(lambda: not larger.alive)
     supervisor._follow_hosts()
     assert "runs-node2" not in heartbeat.expected()
+
+
+_STARTS_AND_WAITS = """
+import sys, time
+from pathlib import Path
+from anomed_site.processes import Process
+process = Process("sleep", ["sleep", "600"])
+process.start(Path("/dev/null"))
+print(process.popen.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_who_loses_its_supervisor_ends():
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "anomed_site.settings"}
+    command = [sys.executable, "-c", f"import django; django.setup(){_STARTS_AND_WAITS}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as supervisor:
+        assert supervisor.stdout is not None
+        child = Path("/proc", supervisor.stdout.readline().strip())
+        until(lambda: (child / "comm").read_text() == "sleep\n")
+        supervisor.kill()
+    until(lambda: not child.exists() or ") Z " in (child / "stat").read_text(), 30)
 
 
 def test_a_disk_without_room_ends_no_process_that_lives(supervisor, monkeypatch):
