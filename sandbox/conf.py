@@ -18,7 +18,7 @@ class Conf:
     work_seconds: float = 60  # then a worker gives its process back to the cluster, which may want to stop
     retry_seconds: float = 5  # a platform fault is tried again after 1, 4, 16 times this
     max_faults: int = 3
-    max_lost_leases: int = 20  # a run whose workers die again and again must end too
+    max_lost_leases: int = 20  # a run whose workers or engines die again and again must end too
     spare_seconds: float = 600  # idle chambers are thrown away after this, so that the reaper may trust their age
     chambers: int = 8  # kept by one holder: starting one costs as much as starting a run's container
     engine_timeout: int = 60  # any call that waits longer for the engine's next byte is a fault of the engine

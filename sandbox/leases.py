@@ -228,11 +228,14 @@ def give_up(run: Run, detail: str) -> bool:
 
 
 @transaction.atomic
-def give_back(run: Run, *, detail: str, counts: bool = True, rest: float = 0, avoid_host: bool = False) -> bool:
+def give_back(
+    run: Run, *, detail: str, counts: bool = True, lost: bool = False, rest: float = 0, avoid_host: bool = False
+) -> bool:
     """Queues the run again after a fault of the platform; if wanted, its host is left alone for a while.
 
     A fault that `counts` may happen only so often: after the first one the run is due at once, later after a growing
-    rest. One that is no fault of this run does not count, and the run is due after `rest` seconds.
+    rest. One that is no fault of this run does not count, and the run is due after `rest` seconds; if it was `lost`
+    with its engine, that is counted as if its worker had died.
     """
     faults = run.faults
     if counts:
@@ -242,6 +245,7 @@ def give_back(run: Run, *, detail: str, counts: bool = True, rest: float = 0, av
     back = Run.objects.held(run).update(
         state=Run.State.QUEUED,
         faults=faults,
+        lost_leases=F("lost_leases") + int(lost),
         detail=detail,
         due_at=now + timedelta(seconds=rest),
         lease_until=None,

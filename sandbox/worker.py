@@ -91,11 +91,13 @@ def _fault(attempt: "Attempt", error: Exception) -> None:
     # an engine knows no values of the data; the message of any other error may quote them
     detail = f"{place['error']}: {error if isinstance(error, EngineFault) else ', '.join(place['where'])}"
     counts = not (unreachable or passing or isinstance(error, Restarted) or attempt.engine_was_restarted)
-    if counts and run.faults + 1 >= conf().max_faults:
+    # nobody is to blame for an engine that fell under a run; but one that takes each engine down must end too
+    lost = not (counts or passing) and attempt.engine_served
+    if (counts and run.faults + 1 >= conf().max_faults) or (lost and run.lost_leases >= conf().max_lost_leases):
         _end(run, Reason.PLATFORM_FAULT, detail)
     else:
         rest = conf().retry_seconds if passing else 0
-        leases.give_back(run, detail=detail, counts=counts, rest=rest, avoid_host=unreachable)
+        leases.give_back(run, detail=detail, counts=counts, lost=lost, rest=rest, avoid_host=unreachable)
 
 
 def _place_of(error: Exception) -> dict[str, Any]:
@@ -183,6 +185,11 @@ class Attempt:
             self._engine = place.engine
             lease.move_to(place.engine)
             yield place
+
+    @property
+    def engine_served(self) -> bool:
+        """Whether the engine was well when the run's own work on it began."""
+        return self._chamber is not None
 
     @property
     def engine_was_restarted(self) -> bool:

@@ -13,7 +13,7 @@ from django.utils import timezone
 from patience import until
 
 from sandbox import actions, chambers, leases, reaper, worker
-from sandbox.engine import RUN
+from sandbox.engine import RUN, Chamber, Unreachable
 from sandbox.models import Gpu, Host, Image, Run, Slot
 from sandbox.reasons import Reason
 from sandbox.workers import worker_name
@@ -187,6 +187,24 @@ class TestLeases:
         leases.claim(DEAD)
         assert worker.work() == 1
         run.refresh_from_db()
+        assert run.reason == Reason.PLATFORM_FAULT
+
+    def test_run_that_takes_engines_down_ends(self, host, waiting, engine, questions):
+        """An engine that cannot be reached is not the run's fault. One that always falls under the same run may be."""
+        run = waiting(lost_leases=19)
+        claimed = leases.claim("me")
+        away = worker.Attempt(claimed)
+        worker._fault(away, Unreachable("it was away before"))
+        Host.objects.update(avoid_until=None)
+        run.refresh_from_db()
+        assert (run.state, run.faults, run.lost_leases) == (Run.State.QUEUED, 0, 19)
+        for state in (Run.State.QUEUED, Run.State.FAILED):
+            attempt = worker.Attempt(leases.claim("me"))
+            attempt._chamber = Chamber("holder", "container", 0, (), 1, 0)
+            worker._fault(attempt, Unreachable("it has just gone"))
+            Host.objects.update(avoid_until=None)
+            run.refresh_from_db()
+            assert (run.state, run.faults, run.lost_leases) == (state, 0, 20)
         assert run.reason == Reason.PLATFORM_FAULT
 
 
