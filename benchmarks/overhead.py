@@ -72,6 +72,7 @@ def _medians(prefix: str, engine_id: str, rounds: int, walls: list[str]) -> dict
         run = leases.claim(chambers().worker)
         assert run is not None  # there are as many as rounds
         worker.append(_milliseconds(partial(drive, run)))
+        chambers().rest()  # its removals and preparations are not to slow the other side down
         bare.append(_docker_run(run, engine_id))
     Submission.objects.update(active=False)
     return {

@@ -8,7 +8,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing.util import Finalize
 from typing import Any
@@ -72,6 +72,13 @@ class Chambers:
             self._remove(engine, containers, ())
         else:
             self._remove(engine, [*containers, chamber.holder], chamber.volumes)
+
+    def rest(self) -> None:
+        """Waits until nothing goes on behind the worker's back: for whoever measures something else."""
+        going_on: list[Future[Any]] = [*self._removals]
+        if self._coming is not None:
+            going_on.append(self._coming.future)
+        wait(going_on)
 
     def close(self) -> None:
         """Removes all that is at hand or on its way, and waits until it is gone."""
