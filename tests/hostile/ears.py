@@ -36,17 +36,13 @@ class Ears:
         engine = docker.from_env()
         bridge = engine.networks.get("bridge").attrs["IPAM"]["Config"][0].get("Gateway", BRIDGE)
         self.targets = {"bridge": bridge, "tcp": 9, "udp": 9, "vsock": 9, "neighbour_port": NEIGHBOUR_PORT}
-        for name, family, kind, address in (
-            ("tcp", socket.AF_INET, socket.SOCK_STREAM, ("0.0.0.0", 0)),
-            ("udp", socket.AF_INET, socket.SOCK_DGRAM, ("0.0.0.0", 0)),
-            ("vsock", socket.AF_VSOCK, socket.SOCK_STREAM, (socket.VMADDR_CID_ANY, socket.VMADDR_PORT_ANY)),
-        ):
-            with contextlib.suppress(OSError):  # a kernel without vsock has nothing to be reached there
-                ear = socket.socket(family, kind)
-                ear.bind(address)
-                self._sockets.append(ear)
-                self.targets[name] = ear.getsockname()[1]
-                threading.Thread(target=self._listen, args=(name, ear), daemon=True).start()
+        # On the two addresses that the cases call, and on no other: nobody outside is to reach, or to be, an ear.
+        for name, kind in (("tcp", socket.SOCK_STREAM), ("udp", socket.SOCK_DGRAM)):
+            self.targets[name] = self._open(name, socket.AF_INET, kind, (bridge, 0))
+            self._open(name, socket.AF_INET, kind, ("127.0.0.1", self.targets[name]))
+        with contextlib.suppress(OSError):  # a kernel without vsock has nothing to be reached there
+            anywhere = (socket.VMADDR_CID_ANY, socket.VMADDR_PORT_ANY)
+            self.targets["vsock"] = self._open("vsock", socket.AF_VSOCK, socket.SOCK_STREAM, anywhere)
         self._neighbour = engine.containers.run(
             BASE, ["python", "-c", _NEIGHBOUR], detach=True, name=f"hostile-neighbour-{time.time_ns()}", init=True
         )
@@ -60,9 +56,17 @@ class Ears:
             ear.close()
         self._neighbour.remove(force=True)
 
-    def _listen(self, name: str, ear: socket.socket) -> None:
-        if ear.type == socket.SOCK_STREAM:
+    def _open(self, name: str, family: int, kind: int, address: Any) -> int:
+        """Listens there from now on; returns the port."""
+        ear = socket.socket(family, kind)
+        ear.bind(address)
+        self._sockets.append(ear)
+        if kind == socket.SOCK_STREAM:
             ear.listen()
+        threading.Thread(target=self._listen, args=(name, ear), daemon=True).start()
+        return int(ear.getsockname()[1])
+
+    def _listen(self, name: str, ear: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while True:
                 if ear.type == socket.SOCK_STREAM:
@@ -89,12 +93,15 @@ class Ears:
                     if time.monotonic() > deadline:
                         raise
                     time.sleep(0.1)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as talk:
-            talk.settimeout(10)
-            talk.sendto(b"test", (self.targets["bridge"], self.targets["udp"]))
-            assert talk.recv(100) == b"heard"
-        time.sleep(0.2)
-        assert len(self.heard) >= 3, self.heard
+        for address in (self.targets["bridge"], "127.0.0.1"):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as talk:
+                talk.settimeout(10)
+                talk.sendto(b"test", (address, self.targets["udp"]))
+                assert talk.recv(100) == b"heard"
+        deadline = time.monotonic() + 10
+        while len(self.heard) < 4 or not self._neighbours_lines():
+            assert time.monotonic() < deadline, f"heard {self.heard}, the neighbour {self._neighbours_lines()}"
+            time.sleep(0.1)
         self.forget()
 
     def forget(self) -> None:

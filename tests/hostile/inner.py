@@ -15,6 +15,7 @@ from challenges import tables
 from sandbox import actions, chambers, purposes, reaper, worker
 from sandbox.engine import Engine
 from sandbox.models import Image, Run
+from sandbox.reasons import Reason
 from tests.hostile import archives
 from tests.hostile.cases import CASES
 from tests.hostile.ears import Ears
@@ -54,6 +55,10 @@ class Hostile:
 
     def settle(self, run: Run, verdict: Any) -> None:
         """Nothing follows."""
+
+
+class NotJudged(Exception):
+    """The run came to nothing by the platform's own fault, so that the case has shown nothing."""
 
 
 class Bench:
@@ -109,7 +114,10 @@ class Bench:
         return [case for case in (*CASES, HEALTHCHECK) if wall in case.walls]
 
     def complaints(self, case: Case) -> list[str]:
-        """Runs it once, as it was entered, and judges as the arena's play does; twice where it looks for marks."""
+        """Runs it once, as it was entered, and judges as the arena's play does; twice where it looks for marks.
+
+        Raises NotJudged.
+        """
         found: list[str] = []
         for _ in range(2 if case.id == "marks" else 1):
             found = self._run(case)
@@ -128,6 +136,10 @@ class Bench:
         )
         worker.work()
         run.refresh_from_db()
+        if run.state not in Run.ENDED or run.reason == Reason.PLATFORM_FAULT:
+            state, detail = run.state, run.detail
+            Run.objects.filter(pk=run.pk).delete()  # else the next case's worker would take it up again
+            raise NotJudged(f"{state}: {detail}")
         seen = Seen(self._outcome(case, run))
         if run.log_path.exists():
             seen.logs["run"] = run.log_path.read_text(errors="replace")

@@ -92,6 +92,8 @@ def _answers_have_four_decimals(entry: Any) -> list[str]:
     """Reads the release as the operator."""
     folder = entry.stage.arena.var / "private"
     answers = [np.load(path) for path in folder.rglob("answers.npy") if "reference" not in str(path)]
+    if not answers:
+        return ["no answers were found: this would prove nothing"]
     return [f"an answer of {one.shape} has more decimals" for one in answers if (np.round(one, 4) != one).any()]
 
 
