@@ -134,6 +134,15 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["TEST"] = {"NAME": str(VAR / f"test-{os.getpid()}.sqlite3")}
 else:
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True  # where connections are kept: the server may be restarted
+    # A server that vanishes without a word would keep a worker, and the thread that holds its lease, for hours.
+    DATABASES["default"]["OPTIONS"] = {
+        "connect_timeout": 10,  # seconds; those of the keepalives too
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 25_000,  # milliseconds
+        **DATABASES["default"].get("OPTIONS", {}),
+    }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.filebased.FileBasedCache", "LOCATION": str(VAR / "cache")}}
 _mail_url = env.str("EMAIL_URL", default="")

@@ -61,11 +61,6 @@ def call(
     return _understand(answer, function.__name__, seconds, memory_mb, reason)
 
 
-def warm_up() -> None:
-    """Starts this process's fork server, so that the first call does not wait for its imports."""
-    _server()
-
-
 def _listen(channel: socket.socket, deadline: float) -> bytes:
     """All that the child says until it hangs up. First its process id, so that it can be stopped when it is late."""
     said = bytearray()

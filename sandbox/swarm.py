@@ -16,7 +16,6 @@ from sandbox.walls import MEGABYTE, NOBODY
 
 HOST = "anomed.host"  # the label of a node that names its row among our hosts
 GPU = "gpu"  # what nodes call their GPUs in `node-generic-resources`, each by its UUID: gpu=GPU-...
-MANAGER_PORT = 2377
 _ENDED = frozenset({"complete", "failed", "shutdown", "rejected", "orphaned", "remove"})
 
 
