@@ -10,6 +10,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class EngineFault(Exception):
 
 
 class Unreachable(EngineFault):
-    """The engine did not answer at all."""
+    """The engine did not answer at all, or said that it serves nobody now."""
 
 
 class NotThere(EngineFault):
@@ -51,7 +52,9 @@ def asking(what: str) -> Iterator[None]:
     except NotFound as error:
         raise NotThere(f"{what}: {error.explanation}") from error
     except APIError as error:
-        raise EngineFault(f"{what}: {error.explanation}") from error
+        # an engine that is just ending, a manager without its swarm or its leader
+        kind = Unreachable if error.status_code == HTTPStatus.SERVICE_UNAVAILABLE else EngineFault
+        raise kind(f"{what}: {error.explanation}") from error
     except (requests.RequestException, urllib3.exceptions.HTTPError, DockerException, OSError) as error:
         raise Unreachable(f"{what}: {type(error).__name__}") from error
 

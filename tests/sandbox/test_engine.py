@@ -14,7 +14,9 @@ from sandbox.conf import blob_root
 from sandbox.engine import Engine, EngineFault, Unreachable
 from sandbox.engine_images import HOLDER_TAG
 from sandbox.models import Host, Image, Run
+from sandbox.placement import NodesPlace
 from sandbox.reasons import Reason, Rejected
+from sandbox.swarm import Swarm
 
 
 @pytest.fixture
@@ -40,6 +42,13 @@ class TestBadEngines:
     def test_nobody_there(self, url):
         with pytest.raises(Unreachable):
             Engine(url, "x").info()
+
+    def test_manager_without_its_swarm_ends_no_run_on_the_nodes(self, settings):
+        """The engine of this machine manages none, and answers as one does that has lost its leader."""
+        swarm = Swarm(settings.DOCKER_HOST_URL, "x")
+        with pytest.raises(Unreachable, match="swarm"):
+            swarm.look("reservation")
+        NodesPlace(Engine(settings.DOCKER_HOST_URL, "x"), swarm, "reservation").check()
 
     def test_one_that_hangs(self, silent_engine, settings):
         settings.SANDBOX = {"engine_timeout": 1}
