@@ -123,7 +123,7 @@ class Supervisor:
         self.processes = [
             Process("site", site),
             Process("web", [python, manage, "qcluster"], {"Q_CLUSTER_NAME": "web"}, settings.WEB_WORKERS),
-            _drivers("runs", settings.RUN_SLOTS),
+            _drivers("runs", settings.RUN_SLOTS + 1),  # see sandbox.worker.work
         ]
         self._elsewhere: dict[str, int] = {}  # hosts of other machines, with their slots
         self._leaving: list[Process] = []

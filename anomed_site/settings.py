@@ -249,7 +249,7 @@ Q_CLUSTER = {
     "label": _("Background work"),
     "ALT_CLUSTERS": {
         "runs": {
-            "workers": env.int("ANOMED_RUN_WORKERS", default=RUN_SLOTS),
+            "workers": env.int("ANOMED_RUN_WORKERS", default=RUN_SLOTS + 1),  # see sandbox.worker.work
             "queue_limit": 1,
             "timeout": _longest_run,  # a run has its own limit, kept by the worker
             "retry": _longest_run + 60,

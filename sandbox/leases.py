@@ -23,6 +23,7 @@ from sandbox.workers import machine, worker_is_gone
 
 log = structlog.get_logger(__name__)
 
+NONE = Q(pk__in=[])
 CANDIDATES = 20  # looked at in one go: the first may want GPUs that are taken
 AVOID_SECONDS = 20  # the reaper makes it longer while the engine does not answer
 
@@ -38,8 +39,8 @@ def claim(worker: str) -> Run | None:
     host, slot and GPUs. Otherwise it is the run with the highest priority, then the one whose owner has the fewest
     under way, then the oldest.
     """
-    hopeless = Q(pk__in=[])
-    while candidates := [*abandoned(), *_due(hopeless)]:
+    hopeless = NONE
+    while candidates := [*abandoned(but=hopeless), *_due(hopeless)]:
         lost_a_race = False
         found_no_place = False
         for run in candidates:
@@ -65,9 +66,9 @@ def _like(run: Run) -> Q:
     return Q(pk=run.pk) | (same & Q(limits=run.limits) if run.gpus else same)
 
 
-def abandoned() -> list[Run]:
+def abandoned(but: Q = NONE) -> list[Run]:
     """Some of the runs that nobody drives any more: their lease has ended, or their worker has, on this machine."""
-    running = Run.objects.select_related("image", "host").order_by("lease_until")
+    running = Run.objects.exclude(but).select_related("image", "host").order_by("lease_until")
     expired = list(running.abandoned(timezone.now())[:CANDIDATES])
     held_here = Run.objects.running().filter(lease_until__gte=timezone.now(), worker__startswith=f"{machine()}:")
     gone = [key for key, worker in held_here.values_list("pk", "worker") if worker_is_gone(worker)][:CANDIDATES]
@@ -107,16 +108,14 @@ def _take(run: Run, worker: str) -> bool:
     now = timezone.now()
     seen = Run.objects.filter(pk=run.pk, state=run.state, attempt=run.attempt)
     host = run.host
-    before = "" if run.state == Run.State.QUEUED else run.worker
-    if run.state == Run.State.QUEUED:
+    abandoned = run.state == Run.State.RUNNING
+    before = run.worker if abandoned else ""
+    if not abandoned or not Slot.objects.filter(run=run).exists():  # what was vacated may be another run's by now
         host = _place(run)
         if host is None:
             return False
-        lost = 0
-    else:  # abandoned
-        lost = 1
-        if not worker_is_gone(run.worker):  # whose lease had ended when we looked: perhaps it has just been renewed
-            seen = seen.filter(lease_until__lt=now)
+    if abandoned and not worker_is_gone(run.worker):
+        seen = seen.filter(lease_until__lt=now)  # when we looked it had ended: perhaps it has just been renewed
     lease_until = now + timedelta(seconds=conf().lease_seconds)
     taken = seen.update(
         state=Run.State.RUNNING,
@@ -125,7 +124,7 @@ def _take(run: Run, worker: str) -> bool:
         host=host,
         lease_until=lease_until,
         started_at=now,
-        lost_leases=F("lost_leases") + lost,
+        lost_leases=F("lost_leases") + abandoned,
     )
     if not taken:
         raise _Taken
@@ -257,6 +256,18 @@ def give_back(
         Host.objects.filter(pk=run.host.pk).update(avoid_until=now + timedelta(seconds=AVOID_SECONDS))
     tasks.send_wakeup()
     return True
+
+
+@transaction.atomic
+def vacate(run: Run) -> None:
+    """Gives slot and GPUs to the next run: the container has ended, and what it wrote has been collected."""
+    if Run.objects.select_for_update().held(run).exists():
+        _free(run)
+
+
+def line_up() -> bool:
+    """Whether runs wait while every slot that takes any is in use: the next free one is worth waiting for."""
+    return Run.objects.due(timezone.now()).exists() and not _free_slots().exists()
 
 
 def release(run: Run) -> None:

@@ -30,6 +30,7 @@ from sandbox.troubles import insist, will_pass
 
 log = structlog.get_logger(__name__)
 
+LINE_SECONDS = 0.05  # between two looks for a free slot
 STOP_SECONDS = 20  # a killed container ends within a tenth of a second; later, the engine is in trouble
 
 KEPT_BYTES = 16 * walls.MEGABYTE  # outputs live in the host's memory until their holder goes
@@ -38,15 +39,19 @@ KEPT_BYTES = 16 * walls.MEGABYTE  # outputs live in the host's memory until thei
 def work() -> int:
     """Drives due runs one after the other; returns how many.
 
-    Ends when none is left that it could take. After a while it also ends, and sends a wake-up for the rest, so that
-    the cluster can stop or renew its process.
+    Ends when none is left that it could take. While all slots are in use it stands in line: a cluster has one worker
+    more than slots, so that a slot does not wait for the reading of the last run's outputs. After a while it also ends,
+    and sends a wake-up for the rest, so that the cluster can stop or renew its process.
     """
     started = time.monotonic()
     driven = 0
     while time.monotonic() - started < conf().work_seconds:
         run = leases.claim(chambers().worker)
         if run is None:
-            return driven
+            if not leases.line_up():
+                return driven
+            time.sleep(LINE_SECONDS)
+            continue
         drive(run)
         driven += 1
     tasks.send_wakeup()
@@ -165,7 +170,8 @@ class Attempt:
                 try:
                     with gpus.needed(self.run):
                         self._execute(place, lease, facts)
-                        verdict = self._judge()
+                    leases.vacate(self.run)
+                    verdict = self._judge()
                 except Rejected as rejected:
                     reason, detail = rejected.reason, rejected.detail
                 lease.check()

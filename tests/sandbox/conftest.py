@@ -82,7 +82,7 @@ def engine(settings: Any) -> Iterator[Engine]:
     client = engine._client
     for image in client.images(name=f"{engine.prefix}/*"):
         for tag in image["RepoTags"]:
-            client.remove_image(tag)
+            client.remove_image(tag, force=True)  # the engine may still be busy with taking a container away
     engine.hang_up()
 
 

@@ -302,3 +302,41 @@ class TestCancel:
         Run.objects.update(finished_at=timezone.now() - timedelta(minutes=1))
         reaper.free_forgotten()
         assert not Slot.objects.exclude(run=None).exists()
+
+
+class TestVacating:
+    """A slot is for a container: reading what came out of it needs none."""
+
+    def test_the_next_run_has_the_slot_while_the_last_ones_outputs_are_read(self, queue, make_image, host):
+        image = make_image("true")
+        *_others, third = [queue(image) for _ in range(3)]
+        claimed = leases.claim("a")
+        leases.claim("b")
+        assert leases.claim("c") is None
+        assert leases.line_up()
+        leases.vacate(claimed)
+        assert not leases.line_up()
+        assert leases.claim("c").pk == third.pk
+        assert leases.finish(claimed, reason=Reason.CRASHED)
+        assert Slot.objects.get(run=third)
+
+    def test_only_its_own_attempt_vacates(self, queue, make_image, host):
+        queue(make_image("true"))
+        claimed = leases.claim("a")
+        Run.objects.filter(pk=claimed.pk).update(attempt=7)
+        leases.vacate(claimed)
+        assert Slot.objects.filter(run=claimed).exists()
+
+    def test_a_run_that_is_taken_over_after_that_needs_a_new_slot(self, queue, make_image, host):
+        image = make_image("true")
+        runs = [queue(image) for _ in range(3)]
+        claimed = leases.claim("a")
+        leases.vacate(claimed)
+        leases.claim("b")
+        leases.claim("c")
+        Run.objects.filter(pk=claimed.pk).update(lease_until=timezone.now() - timedelta(seconds=1))
+        assert leases.claim("d") is None
+        Slot.objects.filter(run=runs[1]).update(run=None)
+        again = leases.claim("d")
+        assert (again.pk, again.attempt) == (claimed.pk, 2)
+        assert Slot.objects.filter(run=claimed).exists()
