@@ -178,10 +178,11 @@ def _fitting_gpus(host: Host, wants: Limits) -> list[Gpu]:
     return list(large_enough.order_by("memory_mb", "pk")[: wants.gpus])
 
 
-def is_under_way(run: str, attempt: str) -> bool:
-    """Whether that attempt, as labels and folders name it, is the one that counts and has not ended."""
+def is_under_way(run: str, attempt: str, on: Host | None = None) -> bool:
+    """Whether that attempt, as labels and folders name it, is the one that counts and has not ended; `on` that host."""
     try:
-        return Run.objects.running().filter(pk=UUID(run), attempt=int(attempt)).exists()
+        held = Run.objects.running().filter(pk=UUID(run), attempt=int(attempt))
+        return (held if on is None else held.filter(host=on)).exists()
     except ValueError:
         return False
 

@@ -76,7 +76,7 @@ def clean(host: Host) -> None:
             Copy.objects.filter(host=host).delete()
             Host.objects.filter(pk=host.pk, state=Host.State.DRAINING).update(state=Host.State.DRAINED)
         else:
-            sweep_engine(engine_of(host))
+            sweep_engine(engine_of(host), host)
             supply.look_over(host)
     except EngineFault as fault:
         log.warning("host.fault", host=host.name, fault=str(fault))
@@ -88,11 +88,11 @@ def empty(engine: Engine) -> None:
     engine.remove_all_images()
 
 
-def sweep_engine(engine: Engine, *, everything: bool = False) -> None:
-    """Removes containers and volumes whose run or worker is gone; on demand all of this installation."""
+def sweep_engine(engine: Engine, host: Host | None = None, *, everything: bool = False) -> None:
+    """Removes containers and volumes whose run or worker is gone, from a host; on demand all of this installation."""
     containers = engine.containers()
     started = [container["Labels"] for container in containers if RUN in container["Labels"]]
-    kept_holders = set() if everything else {labels.get(HOLDER) for labels in started if _is_under_way(labels)}
+    kept_holders = set() if everything else {labels.get(HOLDER) for labels in started if _is_under_way(labels, host)}
     removed = [found["Id"] for found in containers if not _is_kept(found["Labels"], kept_holders, everything)]
     volumes = [volume for volume in engine.volumes() if not _is_kept(volume["Labels"], kept_holders, everything)]
     engine.remove(removed, [volume["Name"] for volume in volumes])
@@ -100,11 +100,14 @@ def sweep_engine(engine: Engine, *, everything: bool = False) -> None:
         log.info("reaper.removed", containers=len(removed), volumes=len(volumes))
 
 
-def _is_under_way(labels: dict[str, str]) -> bool:
-    """Whether it belongs to the present attempt of a run, or to the one before, whose container may be taken over."""
-    attempt = labels.get(ATTEMPT, "")
+def _is_under_way(labels: dict[str, str], host: Host | None) -> bool:
+    """Whether it belongs to the present attempt of a run; or to the one before, whose container may be taken over.
+
+    That is done on the same host only: one that a run has left for another would compute on unwatched, for nobody.
+    """
+    run, attempt = labels.get(RUN, ""), labels.get(ATTEMPT, "")
     following = str(int(attempt) + 1) if attempt.isdigit() else ""
-    return any(leases.is_under_way(labels.get(RUN, ""), number) for number in (attempt, following))
+    return leases.is_under_way(run, attempt) or leases.is_under_way(run, following, on=host)
 
 
 def _is_kept(labels: dict[str, str], kept_holders: set[str | None], everything: bool) -> bool:

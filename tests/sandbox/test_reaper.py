@@ -13,7 +13,7 @@ from django_q.models import OrmQ, Schedule
 from sandbox import housekeeping, leases, reaper, supply, wakeups
 from sandbox.blobs import blob_path
 from sandbox.conf import blob_root, scratch_root
-from sandbox.engine import Engine
+from sandbox.engine import ATTEMPT, RUN, Engine
 from sandbox.engine_images import HOLDER_TAG
 from sandbox.models import Host, Image, Run, Slot
 from sandbox.workers import worker_is_gone, worker_name
@@ -37,6 +37,20 @@ def test_host_that_answers_nonsense_keeps_nobody_waiting(transactional_db):
     odd, well = reaper._side_by_side(visit, hosts)
     assert isinstance(odd, KeyError)
     assert well == "visited"
+
+
+def test_container_that_a_run_has_left_for_another_host_goes(transactional_db):
+    here, there = (Host.objects.create(name=name, url=f"unix:///{name}") for name in ("here", "there"))
+    image = Image.objects.create(image_id="sha256:" + "0" * 64)
+    run = Run.objects.create(purpose="questions", step="x", image=image, state="running", attempt=2, host=there)
+
+    def is_kept(attempt, host):
+        return reaper._is_under_way({RUN: str(run.pk), ATTEMPT: str(attempt)}, host)
+
+    assert is_kept(2, there)
+    assert is_kept(1, there)  # it may be taken over
+    assert not is_kept(1, here)
+    assert not is_kept(0, there)
 
 
 class TestEngine:
