@@ -217,6 +217,8 @@ class Engine(EngineImages):
         try:
             with asking("start the container"):
                 self._client.start(container)
+        except Unreachable:  # then there is nothing more to ask
+            raise
         except EngineFault as fault:
             if _is_the_images_fault(fault) or self._meets_a_file(container):
                 raise Rejected(Reason.CRASHED, _CANNOT_START) from fault

@@ -12,6 +12,7 @@ from sandbox.models import FLEET, Host
 from sandbox.swarm import Swarm
 
 LOCAL_HOST = "local"
+MOST_HOSTS = 1024  # with more, lines would be closed and opened again and again
 
 
 def engine_of(host: Host) -> Engine:
@@ -37,12 +38,12 @@ def _certificates(host: Host) -> Path | None:
     return certificates_of((manager or host).name)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=MOST_HOSTS)
 def _swarm(url: str, installation: str, certificates: Path | None, process: int) -> Swarm:
     return Swarm(url, installation, certificates)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=MOST_HOSTS)
 def _engine(url: str, installation: str, certificates: Path | None, process: int) -> Engine:
     """By process, because a forked one must not share its parent's connections."""
     return Engine(url, installation, certificates)
