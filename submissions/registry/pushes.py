@@ -31,6 +31,7 @@ _LOST = timedelta(minutes=2)  # a fetch that did not move for so long has lost i
 _PATIENCE = timedelta(hours=1)  # with a registry that does not answer
 _MOST_OPEN = 20  # pushes of a team that wait for their fetch: a token allows any number, and each costs a job
 _MOST_AGAIN = 100  # jobs of one sweep
+_MOST_CLEARED = 500  # images that one sweep takes from the registry
 _SWEEP_SECONDS = 20.0  # for asking the registry: its clients choose how many names and tags it has
 _OPEN = Q(entered=False, refusal="") | Q(submission__state=State.UPLOADING)  # the registry's copy is needed
 
@@ -128,7 +129,7 @@ def _look_for_new() -> None:
 def _clear_up() -> None:
     """Takes from the registry what was pushed long ago. Until then, the next push sends only what changed."""
     long_ago = timezone.now() - timedelta(days=conf().keep_days)
-    for push in _dealt_with().filter(pushed_at__lt=long_ago):
+    for push in _dealt_with().filter(pushed_at__lt=long_ago)[:_MOST_CLEARED]:
         store.delete(push.repository, push.digest)  # an index's images have no tag: the next collection takes them
         Push.objects.filter(pk=push.pk).update(removed=True)
 
