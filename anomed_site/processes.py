@@ -110,7 +110,7 @@ def _drivers(name: str, workers: int) -> Process:
 
 
 class Supervisor:
-    """Keeps site, `web` cluster and `runs` cluster alive until it is left. Use as a context manager."""
+    """Keeps site and the clusters `web`, `checks` and `runs` alive until it is left. Use as a context manager."""
 
     def __init__(self, *, host: str, port: int) -> None:
         python = sys.executable
@@ -123,6 +123,7 @@ class Supervisor:
         self.processes = [
             Process("site", site),
             Process("web", [python, manage, "qcluster"], {"Q_CLUSTER_NAME": "web"}, settings.WEB_WORKERS),
+            Process("checks", [python, manage, "qcluster"], {"Q_CLUSTER_NAME": "checks"}, settings.CHECK_WORKERS),
             _drivers("runs", settings.RUN_SLOTS + 1),  # see sandbox.worker.work
         ]
         self._elsewhere: dict[str, int] = {}  # hosts of other machines, with their slots

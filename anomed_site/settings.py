@@ -231,7 +231,8 @@ STORAGES = {
 
 # -- work
 RUN_SLOTS = env.int("ANOMED_RUN_SLOTS", default=os.cpu_count() or 2)
-WEB_WORKERS = 2  # a long check must not keep the reaper waiting
+WEB_WORKERS = 2  # a long check of a challenge must not keep the reaper waiting
+CHECK_WORKERS = 2  # apart from the reaper: strangers decide how many archives there are, and how long each takes
 _longest_run = 7 * 24 * 3600
 Q_CLUSTER = {
     "name": "web",
@@ -248,6 +249,7 @@ Q_CLUSTER = {
     "daemonize_workers": False,  # hostile bytes are parsed in children of the workers
     "label": _("Background work"),
     "ALT_CLUSTERS": {
+        "checks": {"workers": CHECK_WORKERS, "queue_limit": CHECK_WORKERS, "scheduler": False},
         "runs": {
             "workers": env.int("ANOMED_RUN_WORKERS", default=RUN_SLOTS + 1),  # see sandbox.worker.work
             "queue_limit": 1,
@@ -255,7 +257,7 @@ Q_CLUSTER = {
             "retry": _longest_run + 60,
             "scheduler": False,
             "recycle": 200,
-        }
+        },
     },
 }
 

@@ -41,7 +41,7 @@ def uploaded(submission: Submission) -> None:
     """All bytes are there: the image is checked next."""
     submission.move_to(State.CHECKING)
     submission.challenge.mark_changed()
-    async_task("submissions.tasks.check_image", str(submission.pk), cluster="web")
+    async_task("submissions.tasks.check_image", str(submission.pk), cluster="checks")
 
 
 def image_accepted(submission: Submission, image: Image) -> None:

@@ -1,4 +1,4 @@
-"""What the `web` cluster does for submissions."""
+"""What the clusters `web` and `checks` do for submissions."""
 
 from datetime import timedelta
 
@@ -53,7 +53,7 @@ def sweep() -> None:
     lost = Submission.objects.filter(state=State.CHECKING, upload__updated_at__lt=now - _CHECK_LOST)
     for submission_id in lost.values_list("pk", flat=True):
         Upload.objects.filter(submission=submission_id).update(updated_at=now)  # asks once per stretch of waiting
-        async_task("submissions.tasks.check_image", str(submission_id), cluster="web")
+        async_task("submissions.tasks.check_image", str(submission_id), cluster="checks")
     uploads.discard_forgotten()
     for upload in Upload.objects.exclude(submission__state__in=[State.UPLOADING, State.CHECKING]):
         uploads.discard(upload)

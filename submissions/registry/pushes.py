@@ -141,7 +141,7 @@ def _dealt_with() -> QuerySet[Push]:
 
 
 def _fetch_later(push: Push) -> None:
-    async_task("submissions.registry.pushes.receive", push.pk, cluster="web")
+    async_task("submissions.registry.pushes.receive", push.pk, cluster="checks")
 
 
 def _member(team: Team, who: str) -> int | None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 
 from anomed_site import heartbeat
 from anomed_site.processes import Supervisor
@@ -30,6 +31,16 @@ def supervisor() -> Iterator[Supervisor]:
     for process in [*supervisor.processes, *supervisor._leaving]:
         process.kill()
         heartbeat.end(process.name)
+
+
+def test_archives_of_strangers_are_checked_apart_from_the_reaper(supervisor):
+    """Two that take as long as they may would keep both workers of `web` for ten minutes; then no host takes runs."""
+    [checks] = [process for process in supervisor.processes if process.name == "checks"]
+    supervisor._start(checks)
+    sign = heartbeat.folder_of("checks") / heartbeat.SENTINEL
+    begun = sign.stat().st_mtime
+    until(lambda: sign.stat().st_mtime > begun)
+    assert not settings.Q_CLUSTER["ALT_CLUSTERS"]["checks"]["scheduler"]  # or each round would come twice
 
 
 def test_each_host_of_another_machine_brings_a_cluster_and_takes_it_along(supervisor):
