@@ -103,4 +103,5 @@ def note(host: Host) -> bool:
 
 def offered() -> list[frozenset[str]]:
     """The walls of each host that takes runs."""
-    return [frozenset(walls) for walls in Host.objects.filter(state=Host.State.ACTIVE).values_list("walls", flat=True)]
+    active = Host.objects.filter(state=Host.State.ACTIVE).values_list("walls", flat=True)
+    return [frozenset(walls) for walls in active if offers.STANDARD in walls]

@@ -59,7 +59,9 @@ def test_check_looks_for_a_host_that_offers_them(clinic):
     assert codes(clinic) == ["walls-absent"]  # none offers both
     three = Host.objects.create(name="three", url="unix:///three", walls=["standard", "gvisor", "userns"])
     assert codes(clinic) == []
-    Host.objects.filter(pk=three.pk).update(state=Host.State.RETIRED)
+    Host.objects.filter(pk=three.pk).update(walls=["gvisor", "userns"])
+    assert codes(clinic) == ["walls-absent"]  # it lacks a standard protection, and takes no run at all
+    Host.objects.filter(pk=three.pk).update(walls=["standard", "gvisor", "userns"], state=Host.State.RETIRED)
     assert codes(clinic) == ["walls-absent"]
     _title, sentence = SENTENCES["walls-absent"]
     assert "gvisor, userns" in sentence % checks._walls(clinic)[0].facts
