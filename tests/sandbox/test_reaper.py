@@ -10,7 +10,7 @@ from django.conf import settings as django_settings
 from django.utils import timezone
 from django_q.models import OrmQ, Schedule
 
-from sandbox import housekeeping, leases, reaper, supply, wakeups
+from sandbox import housekeeping, leases, reaper, supply, tasks, wakeups
 from sandbox.blobs import blob_path
 from sandbox.conf import blob_root, scratch_root
 from sandbox.engine import ATTEMPT, RUN, Engine
@@ -26,6 +26,20 @@ def test_worker_names():
     assert worker_is_gone(DEAD) is True
     assert worker_is_gone("elsewhere:1:2") is None
     assert worker_is_gone("nonsense") is None
+
+
+def test_rounds_do_not_pile_up(monkeypatch):
+    rounds = []
+
+    def sweep():
+        rounds.append("begun")
+        tasks.sweep()  # the next one comes by before this one has ended
+
+    monkeypatch.setattr(reaper, "sweep", sweep)
+    tasks.sweep()
+    assert rounds == ["begun"]
+    tasks.sweep()
+    assert rounds == ["begun", "begun"]
 
 
 def test_host_that_answers_nonsense_keeps_nobody_waiting(transactional_db):
