@@ -62,6 +62,20 @@ def refused(fact, function, *arguments):
     return True
 
 
+# What a call answers that was let through and then found its arguments wanting.
+REACHED = (errno.EFAULT, errno.EINVAL, errno.EBADF, errno.EOPNOTSUPP, errno.ENOEXEC)
+
+
+def blocked(fact, function, *arguments):
+    """Calls the kernel by what must not even be looked at: that arguments are found wrong means that it was."""
+    try:
+        got = function(*arguments)
+    except OSError as error:
+        say(fact, errno.errorcode.get(error.errno or 0), held=error.errno not in REACHED)
+    else:
+        say(fact, f"WORKED: {got!r}", held=False)
+
+
 def measured(fact, value, most):
     """A quantity that must not exceed a bound."""
     say(fact, f"{value} (at most {most})", held=value <= most)
