@@ -1,8 +1,5 @@
 """What the clusters call: a wake-up in `runs`, the reaper's round in `web`."""
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -10,7 +7,7 @@ from django_q.conf import Conf
 from django_q.signals import post_execute_in_worker, pre_execute
 from django_q.tasks import async_task
 
-from sandbox.conf import private_root
+from sandbox.workers import alone
 
 CLUSTER = "runs"
 
@@ -49,25 +46,11 @@ def sweep() -> None:
     """The reaper's round; none while the one before is still at it, or rounds that wait for a slow engine pile up."""
     from sandbox import reaper  # as above
 
-    with _alone("reaper") as alone:
-        if alone:
+    with alone("reaper") as nobody_else:
+        if nobody_else:
             reaper.sweep()
         else:
             log.warning("reaper.slow")
-
-
-@contextmanager
-def _alone(what: str) -> Iterator[bool]:
-    """Whether no other process of this machine is at the same now. The lock dies with its process."""
-    path = private_root() / f"{what}.lock"
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 def clean() -> None:

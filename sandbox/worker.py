@@ -27,12 +27,11 @@ from sandbox.reasons import Reason, Rejected, gettext_noop
 from sandbox.renewal import Lease, Superseded
 from sandbox.supply import supply
 from sandbox.troubles import insist, will_pass
+from sandbox.workers import alone
 
 log = structlog.get_logger(__name__)
 
-LINE_SECONDS = 0.05  # between two looks for a free slot, at first
-# later: workers of a host that is out of service stand in line too, and each look costs the database five questions
-MOST_LINE_SECONDS = 0.8
+LINE_SECONDS = 0.05  # between two looks for a free slot: of one worker, and cheap
 STOP_SECONDS = 20  # a killed container ends within a tenth of a second; later, the engine is in trouble
 
 KEPT_BYTES = 16 * walls.MEGABYTE  # outputs live in the host's memory until their holder goes
@@ -47,20 +46,28 @@ def work() -> int:
     """
     started = time.monotonic()
     driven = 0
-    pause = LINE_SECONDS
     while time.monotonic() - started < conf().work_seconds:
         run = leases.claim(chambers().worker)
-        if run is None:
-            if not leases.line_up():
-                return driven
-            time.sleep(pause)
-            pause = min(2 * pause, MOST_LINE_SECONDS)
-            continue
-        pause = LINE_SECONDS
-        drive(run)
-        driven += 1
+        if run is not None:
+            drive(run)
+            driven += 1
+        elif not _stand_in_line(until=started + conf().work_seconds):
+            return driven
     tasks.send_wakeup()
     return driven
+
+
+def _stand_in_line(until: float) -> bool:
+    """Waits for a free slot, if that is what runs wait for; False if there is nothing to wait for.
+
+    One worker of a machine is enough: the others go back to the queue, and are woken.
+    """
+    waited = False
+    with alone("line") as first:
+        while first and time.monotonic() < until and leases.line_up():
+            waited = True
+            time.sleep(LINE_SECONDS)
+    return waited
 
 
 def drive(run: Run) -> None:

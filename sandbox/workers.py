@@ -1,9 +1,14 @@
-"""Worker processes by name, so that another one on the same machine can see whether one is still alive."""
+"""Worker processes among each other: whether one on the same machine is still alive, and who may do what alone."""
 
+import fcntl
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+
+from sandbox.conf import private_root
 
 
 @cache
@@ -37,3 +42,17 @@ def _birth(process: int) -> str:
         return ""
     state, *fields = stat.rpartition(")")[2].split()
     return "" if state in "ZX" else fields[18]
+
+
+@contextmanager
+def alone(what: str) -> Iterator[bool]:
+    """Whether no other process of this machine is at the same now. The lock dies with its process."""
+    path = private_root() / f"{what}.lock"
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
