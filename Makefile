@@ -55,7 +55,7 @@ lint: $(VENV)/.ready
 	$(MANAGE) makemigrations --check --dry-run --verbosity 0
 
 test: engine gvisor browser kits lint
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 hostile: engine gvisor kits
 	@$(BIN)/python -m tests.hostile $(ARGS)
