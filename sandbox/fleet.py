@@ -12,6 +12,7 @@ from sandbox.joining import HostError
 from sandbox.models import Host, Run, Slot
 
 MAX_SLOTS = 1000
+MAX_IMAGE_ROOM_GB = 1_000_000
 
 
 @transaction.atomic

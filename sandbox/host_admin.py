@@ -59,7 +59,9 @@ class HostForm(forms.Form):
         max_value=fleet.MAX_SLOTS,
         help_text=gettext_lazy("Containers at a time: about as many as it has processors."),
     )
-    image_room_gb = forms.IntegerField(label=gettext_lazy("Room for images in GB"), min_value=1, initial=100)
+    image_room_gb = forms.IntegerField(
+        label=gettext_lazy("Room for images in GB"), min_value=1, max_value=fleet.MAX_IMAGE_ROOM_GB, initial=100
+    )
 
 
 class HostAdmin(Untouchable, admin.ModelAdmin[Host]):

@@ -14,6 +14,10 @@ fail() { echo "$1" >&2; exit 1; }
 for program in dockerd containerd; do
     command -v "$program" >/dev/null || fail "There is no $program. Install Docker Engine 20.10 or newer first."
 done
+# leaving removes what is there
+if [ ! -f "$FOLDER/certificates/ca.pem" ] && ls -A "$FOLDER" 2>/dev/null | grep -qvx lost+found; then
+    fail "There is something else in $FOLDER already. Take an empty folder, or one that is not there yet."
+fi
 
 mkdir -p "$FOLDER/certificates" "$FOLDER/run"
 cat > "$FOLDER/certificates/ca.pem" <<'END'

@@ -6,6 +6,7 @@ import shlex
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from django.utils.translation import gettext as _
@@ -98,12 +99,12 @@ def send(script: str, through: str) -> str:
 
     The script goes by standard input, so no key is in any command line. Raises HostError.
     """
-    command = [*shlex.split(through), "sh", "-s"]
+    how: dict[str, Any] = {"encoding": "utf-8", "errors": "replace", "capture_output": True, "timeout": SEND_SECONDS}
     try:
-        done = subprocess.run(command, input=script, text=True, capture_output=True, timeout=SEND_SECONDS, check=False)
-    except OSError as error:
+        done = subprocess.run([*shlex.split(through), "sh", "-s"], input=script, check=False, **how)
+    except (OSError, ValueError) as error:  # there is no such command; a quotation mark is open
         text = _("%(command)s cannot be run: %(why)s.")
-        raise HostError(text % {"command": through, "why": error.strerror}) from error
+        raise HostError(text % {"command": through, "why": getattr(error, "strerror", error)}) from error
     except subprocess.TimeoutExpired as error:
         text = _("%(command)s did not end within %(seconds)d seconds.")
         raise HostError(text % {"command": through, "seconds": SEND_SECONDS}) from error

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Takes the run host off this machine: ends its engine with all containers, and removes the folder. Run as root.
+# Takes the run host off this machine: ends its engine with all containers, and removes what it has in the folder.
+# Run as root.
 set -u
 NAME=@NAME@
 FOLDER=@FOLDER@
@@ -30,5 +31,8 @@ done
 awk -v folder="$FOLDER/" 'index($2, folder) == 1 { print $2 }' /proc/mounts | sort -r | while read -r mount; do
     umount -l "$mount"
 done
-rm -rf "$FOLDER"
+cd "$FOLDER" || exit 1
+rm -rf certificates run containerd data daemon.json containerd.toml start-containerd start-engine leave log
+cd /
+rmdir "$FOLDER" 2>/dev/null || echo "The folder $FOLDER stays: it is a mount, or something else is in it."
 echo "The run host $NAME has left this machine."

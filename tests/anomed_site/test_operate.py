@@ -90,7 +90,7 @@ class TestWhatItSays:
         Alarm.objects.create(kind="disk_full", sentence="Nothing was free.", cleared_at=now)
         text = " ".join(self.text(admin_client).split())
         for sentence in (
-            "2 hours ago", "never", "1 lost", "takes no run on private data",
+            "2 hours ago", "never", "1 lost", "takes no run",
             "The engine 19.3 is too old.",
             "1 run, the oldest waits for 2 hours", "No host offers all walls that it demands: gvisor",
             "3 hours of 10 minutes", "Time limit reached", "Crashed",

@@ -42,7 +42,7 @@ machine: `make hostile` makes the same table on yours.
 * **Nothing it writes is executed, followed or unpacked.** Outputs are read from a stream, member by member, and
   parsed in an isolated child with little memory and time.
 
-A run on private data goes only to a host that offers every standard wall. The second wall, gVisor, can be demanded
+A run, a rehearsal too, goes only to a host that offers every standard wall. The second wall, gVisor, can be demanded
 by a challenge or for all (see [Operators](operators)): then a program talks to a kernel of its own, written in Go,
 and only that one talks to the host's.
 """

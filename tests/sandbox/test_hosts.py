@@ -275,6 +275,22 @@ class TestJoining:
         with pytest.raises(CommandError, match=r"(?s)no dockerd.*rejoin"):
             call_command("host_add", "node2", URL, slots=1, through=f"env PATH={tmp_path} {BUSYBOX}")
 
+    @pytest.mark.parametrize("through", ['ssh "root@node2', "/nowhere/ssh root@node2"])
+    def test_command_that_cannot_be_run(self, transactional_db, through):
+        with pytest.raises(CommandError, match=r"(?s)cannot be run: N.*rejoin"):
+            call_command("host_add", "node2", URL, slots=1, through=through)
+
+    def test_folder_of_somebody_else(self, transactional_db, tmp_path):
+        """It would be emptied when the host leaves."""
+        (tmp_path / "patients.csv").touch()
+        with pytest.raises(CommandError, match="something else in"):
+            call_command("host_add", "node2", URL, slots=1, through="env", folder=str(tmp_path))
+
+    @pytest.mark.parametrize("room", ["0", "-1", "1000001", "many"])
+    def test_room(self, transactional_db, room):
+        with pytest.raises(CommandError, match="image-room"):
+            call_command("host_add", "node2", URL, "--slots=1", f"--image-room={room}")
+
 
 def test_fleet_without_its_manager(transactional_db):
     """There is no way to it without certificates; nor does it leave while runs hold its room on nodes that answer."""

@@ -1,5 +1,6 @@
 """Makes a machine with Docker Engine a run host."""
 
+from argparse import ArgumentTypeError
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -8,6 +9,13 @@ from django.utils.translation import gettext as _
 from sandbox import fleet, joining
 from sandbox.joining import HostError
 from sandbox.models import Host
+
+
+def gigabytes(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= fleet.MAX_IMAGE_ROOM_GB:
+        raise ArgumentTypeError(f"1 to {fleet.MAX_IMAGE_ROOM_GB} GB")
+    return number
 
 
 class Command(BaseCommand):
@@ -19,7 +27,7 @@ class Command(BaseCommand):
         parser.add_argument("--slots", type=int, required=True, help="containers at a time")
         parser.add_argument("--through", help='a command that runs another there as root: "ssh root@node2"')
         parser.add_argument("--folder", default="", help="where everything goes there: /var/lib/anomed-host-NAME")
-        parser.add_argument("--image-room", type=int, default=100, help="GB for images")
+        parser.add_argument("--image-room", type=gigabytes, default=100, help="GB for images")
         parser.add_argument("--seconds", type=float, default=600, help="to wait for its first answer")
 
     def handle(self, *args: Any, name: str, address: str, slots: int, folder: str, **options: Any) -> None:
