@@ -67,7 +67,7 @@ class HostForm(forms.Form):
 class HostAdmin(Untouchable, admin.ModelAdmin[Host]):
     """Everything but the few things that operators decide is read-only."""
 
-    list_display = ("name", "state", "slots_in_use", "gpus_in_use", "heartbeat", "offers", "images", "complaint", "url")
+    list_display = ("name", "state", "slots_in_use", "complaint", "offers", "heartbeat", "gpus_in_use", "images", "url")
     list_filter = ("state",)
     readonly_fields = ("images",)
     inlines = (SlotInline, GpuInline)

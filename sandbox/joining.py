@@ -1,5 +1,6 @@
 """How a machine becomes a run host, and how it stops being one: shell scripts that need nothing but Docker there."""
 
+import contextlib
 import ipaddress
 import re
 import shlex
@@ -13,7 +14,7 @@ from django.utils.translation import gettext as _
 
 from sandbox import certificates, inspection
 from sandbox.connection import why
-from sandbox.hosts import script_of
+from sandbox.hosts import certificates_of, script_of
 from sandbox.models import Host
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
@@ -55,9 +56,18 @@ def _is_ip(address: str) -> bool:
 
 
 def folder_for(host: Host, folder: str = "") -> str:
-    """The folder on the host's machine below which everything is. Raises HostError."""
+    """The folder on the host's machine below which everything is: where it joined last if none is named.
+
+    Raises HostError.
+    """
     check_folder(folder)
+    with contextlib.suppress(OSError):
+        folder = folder or _folder_file(host).read_text()
     return folder or f"/var/lib/anomed-host-{host.name}"
+
+
+def _folder_file(host: Host) -> Path:
+    return certificates_of(host.name) / "folder"
 
 
 def check_folder(folder: str) -> None:
@@ -70,11 +80,13 @@ def joining_script(host: Host, folder: str = "") -> str:
     """The script that makes a machine this host, with new certificates for it. Has a secret key, kept nowhere here."""
     address, _port = address_of(host.url)
     issued = certificates.for_host(address)
+    folder = folder_for(host, folder)
+    certificates.write_secret(_folder_file(host), folder)  # who joins it again need not know
     return _filled(
         "join.sh",
         NAME=shlex.quote(host.name),
         ADDRESS=shlex.quote(host.url.removeprefix("tcp://")),
-        FOLDER=shlex.quote(folder_for(host, folder)),
+        FOLDER=shlex.quote(folder),
         # what goes on while the engine is restarted is no use to a swarm, which refuses such engines
         RESTORE="--live-restore" if host.slots.exists() else "",
         AUTHORITY=issued.authority.strip(),
@@ -101,7 +113,8 @@ def send(script: str, through: str) -> str:
     """
     how: dict[str, Any] = {"encoding": "utf-8", "errors": "replace", "capture_output": True, "timeout": SEND_SECONDS}
     try:
-        done = subprocess.run([*shlex.split(through), "sh", "-s"], input=script, check=False, **how)
+        command = [*shlex.split(through), "sh", "-s"]
+        done: subprocess.CompletedProcess[str] = subprocess.run(command, input=script, check=False, **how)
     except (OSError, ValueError) as error:  # there is no such command; a quotation mark is open
         text = _("%(command)s cannot be run: %(why)s.")
         raise HostError(text % {"command": through, "why": getattr(error, "strerror", error)}) from error

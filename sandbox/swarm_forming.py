@@ -24,7 +24,7 @@ def form(*, name: str, manager: Host, nodes: Mapping[Host, str], slots: int) -> 
     if manager not in nodes:
         raise HostError(_("The manager %(host)s must be one of the nodes.") % {"host": manager})
     for host in nodes:
-        _take_slots(host)
+        _refuse_busy(host)
     try:
         swarm = swarm_of(manager)
         swarm.form(nodes[manager])
@@ -37,7 +37,10 @@ def form(*, name: str, manager: Host, nodes: Mapping[Host, str], slots: int) -> 
         text = _("The fleet could not be formed: %(fault)s. Joined hosts need an engine without live-restore: %(how)s.")
         how = "host_add --slots 0"
         raise HostError(text % {"fault": fault, "how": how}) from fault
-    _save(fleet, slots)
+    with transaction.atomic():  # not before: what does not become a fleet keeps its slots
+        for host in nodes:
+            _take_slots(host)
+        _save(fleet, slots)
     inspection.heartbeat(fleet)
     fleet.refresh_from_db()
     return fleet
@@ -53,16 +56,19 @@ def _row(name: str, url: str, slots: int) -> Host:
     return fleet
 
 
-@transaction.atomic
-def _take_slots(host: Host) -> None:
-    if Slot.objects.select_for_update().filter(host=host).exclude(run=None).exists():
+def _refuse_busy(host: Host) -> None:
+    if Slot.objects.filter(host=host).exclude(run=None).exists():
         raise HostError(
             _("%(host)s has runs under way. Cordon it, and try again when they have ended.") % {"host": host}
         )
+
+
+def _take_slots(host: Host) -> None:
+    list(Slot.objects.select_for_update().filter(host=host))  # from here on no run is placed there
+    _refuse_busy(host)
     host.slots.all().delete()
 
 
-@transaction.atomic
 def _save(fleet: Host, slots: int) -> None:
     fleet.state = Host.State.ACTIVE
     fleet.save()

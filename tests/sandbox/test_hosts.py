@@ -112,7 +112,7 @@ def test_second_host_joins_by_one_command_takes_its_share_is_drained_and_leaves(
     assert engine._client.images(all=True) == []
     assert not node2.copies.exists()
 
-    call_command("host", "node2", "retire", through=THROUGH, folder=str(machine.folder))
+    call_command("host", "node2", "retire", through=THROUGH)  # it knows the folder
     node2.refresh_from_db()
     assert node2.state == Host.State.RETIRED
     assert not node2.slots.exists()
@@ -166,7 +166,7 @@ class TestCertificates:
             call_command("host", "node2", "rejoin", through=THROUGH, folder=str(machine.folder), seconds=2)
         monkeypatch.undo()
         assert self.refusal(node2) == why(ssl.SSLCertVerificationError())
-        call_command("host", "node2", "rejoin", through=THROUGH, folder=str(machine.folder), seconds=30)
+        call_command("host", "node2", "rejoin", through=THROUGH, seconds=30)
         assert inspection.heartbeat(node2) is None
 
     def test_the_environment_chooses_no_authority_and_the_end_is_told_in_time(self, node2, monkeypatch, tmp_path):
@@ -290,6 +290,15 @@ class TestJoining:
     def test_room(self, transactional_db, room):
         with pytest.raises(CommandError, match="image-room"):
             call_command("host_add", "node2", URL, "--slots=1", f"--image-room={room}")
+
+
+def test_fleet_that_cannot_be_formed(transactional_db):
+    """Its hosts keep their slots."""
+    node = fleet.add(name="node", url="tcp://127.0.0.1:9", slots=3)
+    with pytest.raises(CommandError, match="could not be formed"):
+        call_command("fleet_form", "ward", "node", slots=2)
+    assert node.slots.count() == 3
+    assert not Host.objects.filter(name="ward").exists()
 
 
 def test_fleet_without_its_manager(transactional_db):

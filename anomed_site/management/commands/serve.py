@@ -24,6 +24,12 @@ class Command(BaseCommand):
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stop.set())
         with Supervisor(host=host, port=port) as supervisor:
-            self.stdout.write(f"The arena is at {settings.SITE_URL}/  (logs: {supervisor.logs}; Ctrl-C ends it)")
+            self.stdout.write(f"{self._where(host, port)}  (logs: {supervisor.logs}; Ctrl-C ends it)")
             while not stop.wait(1):
                 supervisor.mind()
+
+    def _where(self, host: str, port: int) -> str:
+        here, public = f"http://{host}:{port}/", f"{settings.SITE_URL}/"
+        if here.replace("127.0.0.1", "localhost") == public:
+            return f"The arena is at {public}"
+        return f"The arena listens at {here}; by ANOMED_SITE_URL people find it at {public}"

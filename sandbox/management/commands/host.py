@@ -19,7 +19,7 @@ class Command(BaseCommand):
         parser.add_argument("name")
         parser.add_argument("verb", nargs="?", default="status", choices=["status", *VERBS, "retire", "rejoin"])
         parser.add_argument("--through", help='retire, rejoin: a command that runs another there: "ssh root@node2"')
-        parser.add_argument("--folder", default="", help="as given to host_add")
+        parser.add_argument("--folder", default="", help="where it is there, if not where it joined")
         parser.add_argument("--seconds", type=float, default=600, help="rejoin: to wait for its answer")
 
     def handle(self, *args: Any, name: str, verb: str, **options: Any) -> None:
@@ -38,13 +38,13 @@ class Command(BaseCommand):
         self._show(host)
 
     def _retire(self, host: Host, options: dict[str, Any]) -> None:
+        script, folder = joining.leaving_script(host, options["folder"]), joining.folder_for(host, options["folder"])
         left = fleet.retire(host=host)
         if left:
             self.stderr.write(left)
         if options["through"]:
-            self.stdout.write(joining.send(joining.leaving_script(host, options["folder"]), options["through"]))
+            self.stdout.write(joining.send(script, options["through"]))
         else:
-            folder = joining.folder_for(host, options["folder"])
             text = _("To take its engine off the machine as well, run there: %(path)s/leave")
             self.stderr.write(text % {"path": folder})
 
