@@ -299,11 +299,12 @@ def _blind(phase: Phase, schema: Schema, table: pd.DataFrame, rows: Positions) -
         return Finding("error", "blind-failed", {"problem": str(error)})
     auc = float(np.mean([result.auc for result in results]))
     at_chance = [(r.members + r.nonmembers + 1) / (12 * r.members * r.nonmembers) for r in results]  # Mann-Whitney
-    z = abs(auc - 0.5) * len(results) / (_SPREAD * math.sqrt(sum(at_chance)))
-    facts = {"auc": auc, "z": round(z, 1)}
+    z = (auc - 0.5) * len(results) / (_SPREAD * math.sqrt(sum(at_chance)))
+    facts = {"auc": auc, "z": round(abs(z), 1)}
     if z > _BROKEN:
         return Finding("error", "blind-broken", facts)
-    return Finding("warning", "blind-odd", facts) if z > _ODD else Finding("ok", "blind", facts)
+    # far below chance is odd, but nothing that an attack could use: cross-validation errs to that side when all is well
+    return Finding("warning", "blind-odd", facts) if abs(z) > _ODD else Finding("ok", "blind", facts)
 
 
 def _anchors(
