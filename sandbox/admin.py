@@ -3,7 +3,9 @@
 from typing import Any
 
 from django.contrib import admin
+from django.utils.translation import gettext_lazy
 
+from sandbox import alarms
 from sandbox.host_admin import HostAdmin, Untouchable
 from sandbox.models import Alarm, Host, Image, Run
 
@@ -34,6 +36,10 @@ admin.site.register(Host, HostAdmin)
 
 @admin.register(Alarm)
 class AlarmAdmin(ReadOnlyAdmin):
-    list_display = ("kind", "subject", "sentence", "raised_at", "cleared_at")
+    list_display = ("title", "subject", "sentence", "raised_at", "cleared_at")
     list_filter = ("kind",)
     date_hierarchy = "raised_at"
+
+    @admin.display(description=gettext_lazy("kind"), ordering="kind")
+    def title(self, alarm: Alarm) -> str:
+        return alarms.title(alarm.kind)

@@ -225,3 +225,8 @@ class TestWaiting:
         found = waiting.oldest(insight.hosts(), most=2)
         assert [waiting_run.run for waiting_run in found] == [runs[1], runs[2]]
         assert 1800 <= found[0].seconds < 1900
+
+
+def test_the_list_names_kinds_in_words(admin_client: Any) -> None:
+    Alarm.objects.create(kind="no_host", sentence="Runs wait in vain.")
+    assert "No host for a run</a>" in admin_client.get("/admin/sandbox/alarm/").content.decode()
