@@ -124,7 +124,7 @@ def _take(run: Run, worker: str) -> bool:
         host=host,
         lease_until=lease_until,
         started_at=now,
-        lost_leases=F("lost_leases") + abandoned,
+        lost_leases=F("lost_leases") + int(abandoned),
     )
     if not taken:
         raise _Taken
@@ -268,7 +268,9 @@ def vacate(run: Run) -> None:
 
 def line_up() -> bool:
     """Whether runs wait while every slot that takes any is in use: the next free one is worth waiting for."""
-    return Run.objects.due(timezone.now()).exists() and not _free_slots().exists()
+    now = timezone.now()
+    slots = Slot.objects.filter(host__in=Host.objects.usable(now)).aggregate(all=Count("pk"), used=Count("run"))
+    return bool(slots["all"] and slots["all"] == slots["used"] and Run.objects.due(now).exists())
 
 
 def release(run: Run) -> None:

@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Iterator
+from uuid import uuid4
 
 import docker
 import pytest
@@ -81,7 +82,7 @@ class TestImages:
         assert tags == [f"{engine.prefix}/{image.image_id[7:]}:run"]
 
     def test_image_is_loaded_when_it_is_not_there(self, run, engine, make_image):
-        image = make_image("echo yes > /output/answer.txt")
+        image = make_image(f"echo yes > /output/answer.txt # {uuid4()}")  # which no other test has left here
         assert not engine.has_image(image.image_id)
         assert run(image).state == Run.State.SUCCEEDED
         assert engine.layers(image.image_id) == image.layers
