@@ -22,6 +22,7 @@ from sandbox.conf import conf
 from sandbox.engine import Chamber, Ending, Engine, EngineFault, NotThere, Restarted, Unreachable, labels_of
 from sandbox.hosts import engine_of
 from sandbox.models import Run
+from sandbox.offers import Wall
 from sandbox.placement import NoRoom, Place, placed
 from sandbox.reasons import Reason, Rejected, gettext_noop
 from sandbox.renewal import Lease, Superseded
@@ -332,7 +333,9 @@ class Attempt:
         if not in_time:
             text = gettext_noop("It was stopped after %(limit)d seconds.")
             raise Rejected(Reason.TIMEOUT, text % {"limit": self.run.wants.seconds})
-        if ending.out_of_memory:  # also when a child was killed and its parent said that all was well
+        # gVisor is ended as a whole, sometimes before the engine has made its mark: nobody else ends it so
+        killed_whole = Wall.GVISOR in self.run.walls and ending.exit_code == adoption.KILLED
+        if ending.out_of_memory or killed_whole:  # also when a child was killed and its parent said that all was well
             text = gettext_noop("It may use %(limit)d MB.")
             raise Rejected(Reason.OUT_OF_MEMORY, text % {"limit": self.run.wants.memory_mb})
         bounds = {"output_mb": self.run.wants.output_mb, "inodes": conf().inodes}
