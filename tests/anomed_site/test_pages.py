@@ -11,6 +11,7 @@ from django.test import Client
 from django.urls import reverse
 
 from challenges.models import Challenge
+from sandbox.models import Host
 from submissions.models import Submission
 from tests.anomed_site.conftest import WHO, add_run
 
@@ -143,6 +144,23 @@ def all_urls(clinic: Challenge, entry: Submission) -> list[str]:
     urls += [reverse(name) for name in ("account_login", "account_signup", "account_reset_password", "account_email")]
     urls += [reverse(name) for name in ("account_change_password", "mfa_index", "account_logout", "admin:index")]
     return [*urls, reverse("admin:challenges_challenge_changelist"), "/there-is-nothing-here/"]
+
+
+@pytest.mark.parametrize("who", ["anonymous", "ada", "ben"])
+def test_nothing_tells_on_which_host_a_run_was(
+    browsers: dict[str, Client], clinic: Challenge, ready: Ready, who: str
+) -> None:
+    host = Host.objects.create(name="cellar-gpu-4711", url="tcp://192.0.2.47:2376", walls=["gvisor"])
+    entry = ready("ada", "defense")
+    add_run(entry, "fit", private=True, state="running", host=host, worker="cellar-gpu-4711:1:2")
+    add_run(entry, "predict", private=True, host=host, worker="cellar-gpu-4711:1:2")
+    urls = all_urls(clinic, entry)
+    urls += [reverse(name, args=[clinic.slug]) for name in ("api-boards", "api-matrix", "api-challenge", "api-entries")]
+    urls += [reverse(name, args=[entry.pk]) for name in ("api-entry", "api-entry-log")]
+    for url in urls:
+        answer = browsers[who].get(url).content.decode()
+        assert "cellar-gpu" not in answer, url
+        assert "192.0.2.47" not in answer, url
 
 
 INLINE = re.compile(
