@@ -12,7 +12,7 @@ set, no column name. Copy it into an image of your own, or do without: the contr
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,26 +50,40 @@ class Task:
     def target(self) -> str:
         return self.description["target"]
 
+    @property
+    def rows(self) -> int:
+        """How many rows a released table must have."""
+        return self.description["rows"]
+
+    @cached_property
+    def columns(self) -> list[dict[str, Any]]:
+        """Descriptions of all columns, the target among them, in their order."""
+        return list(self.description["columns"])
+
     @cached_property
     def labels(self) -> list[str]:
         """The class labels; empty when the target is a number (regression)."""
-        target = next(column for column in self.description["columns"] if column["name"] == self.target)
+        target = next(column for column in self.columns if column["name"] == self.target)
         return list(target.get("categories", []))
 
     @cached_property
     def inputs(self) -> list[dict[str, Any]]:
         """Descriptions of the columns that a model may use: all but the target and a patient's number."""
-        return [column for column in self.description["columns"] if column["role"] not in ("target", "patient")]
+        return [column for column in self.columns if column["role"] not in ("target", "patient")]
 
     def table(self, name: str) -> pd.DataFrame:
         return pd.read_parquet(INPUT / self.description["files"][name])
 
     def features(self, table: pd.DataFrame) -> np.ndarray:
+        """What a model may use, as a matrix."""
+        return self.matrix(table, self.inputs)
+
+    def matrix(self, table: pd.DataFrame, columns: Sequence[dict[str, Any]]) -> np.ndarray:
         """Numbers as they are (missing: NaN), then a 0/1 column for each declared category (missing: all 0)."""
-        numbers = [column["name"] for column in self.inputs if column["type"] != "category"]
+        numbers = [column["name"] for column in columns if column["type"] != "category"]
         indicators = [
             (table[column["name"]].astype("string") == category).fillna(False).to_numpy(float)
-            for column in self.inputs
+            for column in columns
             if column["type"] == "category"
             for category in column["categories"]
         ]
@@ -112,6 +126,17 @@ class Task:
             return -np.abs(targets - predicted)
         given = predicted[np.arange(len(table)), targets].clip(SMALLEST, 1 - SMALLEST)
         return np.log(given) - np.log1p(-given)
+
+    def save_release(self, table: pd.DataFrame) -> None:
+        """Writes an invented table as declared: its columns in order, numbers rounded and inside their ranges."""
+        columns = {}
+        for column in self.columns:
+            cells = table[column["name"]]
+            if column["type"] != "category":
+                cells = cells.astype(float).clip(column["minimum"], column["maximum"]).round(column.get("decimals", 0))
+                cells = cells.astype("Int64") if column["type"] == "integer" else cells
+            columns[column["name"]] = cells.reset_index(drop=True)
+        self.save("release", pd.DataFrame(columns))
 
     def save(self, name: str, table: pd.DataFrame) -> None:
         table.to_parquet(OUTPUT / f"{name}.parquet", index=False)
