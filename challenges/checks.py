@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -10,30 +9,20 @@ import numpy as np
 import pandas as pd
 from django.utils import timezone
 
-from challenges import anchors, blind, calendar, overlap, subsample, tables, walls
+from challenges import calendar, overlap, subsample, tables, walls
 from challenges.anchors import Anchors
-from challenges.blind import ENOUGH_SCORED, GOOD_SCORED
 from challenges.findings import Finding
 from challenges.locks import LIMITS
 from challenges.metrics.utility import HIGHER_IS_BETTER, METRICS_OF
 from challenges.models import SAMPLE_FOLDS, Challenge, Dataset, Phase
+from challenges.scenarios import registry
+from challenges.scenarios.trials import DRAWS, Trial
 from challenges.schema import Schema, TableError
-from challenges.splits import Deal, Positions
+from challenges.splits import Deal
 from challenges.uploads import LEAST_SAMPLE_ROWS
 
 # The scope of a deal that no submission has: nothing about real deals follows from it.
 _SCOPE: Final = "check"
-# Standard errors: chance exceeds the first about once in 400 checks, the second about once in 16,000.
-_ODD, _BROKEN = 3.0, 4.0
-# The folds of a cross-validation share training records, so that their mean AUC varies more than their errors say:
-# over 40 deals of the NHANES table it was 1.10 times as much.
-_SPREAD: Final = 1.1
-# Membership is drawn anew for each evaluation; what is wrong with the deal shows in every draw, bad luck in one.
-_BLIND_DRAWS: Final = 3
-# With fewer records of a class in the test part, the utility moves by several hundredths with a single patient.
-_RARE: Final = 10
-# Each entry is dealt anew: with this many coins, fewer than two of a side come up once in 17 million deals.
-_FEWEST_IN_FOLD: Final = 30
 # u1 - u0 as a share of what lies between u0 and a perfect release.
 _NO_ROOM, _LITTLE_ROOM = 0.05, 0.15
 _HOUR: Final = 3600
@@ -137,7 +126,7 @@ def _data(dataset: Dataset, schema: Schema) -> list[Finding]:
 
 
 def _metric(challenge: Challenge, schema: Schema) -> list[Finding]:
-    if challenge.metric in METRICS_OF[schema.task]:
+    if challenge.metric in registry.get(challenge.scenario).utility_metrics(schema):
         return []
     needs = "number" if challenge.metric in METRICS_OF["regression"] else "classes"
     return [Finding("error", "metric", {"metric": challenge.metric.replace("_", " "), "needs": needs})]
@@ -155,22 +144,18 @@ def _sample(challenge: Challenge, dataset: Dataset, schema: Schema, table: pd.Da
         found.append(Finding("error", "sample-real", {"number": shared}))
     if len(sample) < LEAST_SAMPLE_ROWS:
         found.append(Finding("error", "sample-small", {"rows": len(sample), "least": LEAST_SAMPLE_ROWS}))
-    found += _rehearsal(challenge, schema, sample)
+    found += _rehearsal(challenge, sample)
     return found or [Finding("ok", "sample", {"rows": len(sample)})]
 
 
-def _rehearsal(challenge: Challenge, schema: Schema, sample: pd.DataFrame) -> list[Finding]:
+def _rehearsal(challenge: Challenge, sample: pd.DataFrame) -> list[Finding]:
     """Why entries could not be rehearsed on the sample, dealt just as for a rehearsal."""
     try:
-        deal = challenge.sample_deal()
+        deals = (challenge.sample_deal(),)
     except TableError as error:
         return [Finding("error", "sample-parts", {"problem": str(error)})]
-    found = [
-        Finding("error", f"sample-{finding.code}", finding.facts)
-        for finding in _classes(schema, sample, deal)
-        if finding.level == "error"
-    ]
-    return found if _has_both_in_each_fold(deal, SAMPLE_FOLDS) else [*found, Finding("error", "sample-folds")]
+    trial = Trial("rehearsal", 1, SAMPLE_FOLDS, challenge.game, sample, deals, np.arange(len(sample)))
+    return registry.get(challenge.scenario).look_at_sample(trial)
 
 
 def _misfit(sample: pd.DataFrame, schema: Schema) -> str:
@@ -202,40 +187,22 @@ def _deals(challenge: Challenge, schema: Schema, table: pd.DataFrame) -> tuple[l
     found: list[Finding] = []
     if len(rows) < len(table):
         found.append(Finding("info", "subsample", {"number": len(rows), "rows": len(table)}))
-    fitted = table.iloc[rows].reset_index(drop=True)
+    scenario = registry.get(challenge.scenario)
     computed: Anchors | None = None
     for phase in challenge.phases.all():
         try:
-            deal = phase.deal(scope=_SCOPE, seed=0)
+            deals = tuple(phase.deal(scope=_SCOPE, seed=seed) for seed in range(DRAWS))
         except TableError as error:
             found.append(Finding("error", "parts", {"phase": phase.kind, "problem": str(error)}))
             continue
-        problems = [*_classes(schema, table, deal), *_folds(phase, deal)]
-        found += [_size(phase, deal), _apart(phase, schema, table, deal), *problems]
-        found.append(_blind(phase, schema, fitted, rows))
-        if computed is None and not any(finding.level == "error" for finding in problems):
-            anchor_findings, computed = _anchors(challenge, schema, fitted, subsample.restricted(deal, rows))
+        trial = Trial(phase.kind, phase.seeds, phase.folds, challenge.game, table, deals, rows)
+        looked = scenario.look(trial)
+        found += [_apart(phase, schema, table, trial.deal), *looked]
+        if computed is None and not any(finding.level == "error" for finding in looked):
+            fitted = table.iloc[rows].reset_index(drop=True)
+            anchor_findings, computed = _anchors(challenge, fitted, subsample.restricted(trial.deal, rows))
             found += anchor_findings
     return found, computed
-
-
-def standard_error(scored: float) -> float:
-    """The standard error of the leak A = 2 AUC - 1 at chance, when half of the scored candidates are members.
-
-    From the variance of the Mann-Whitney statistic, (n1 + n0 + 1) / (12 n1 n0).
-    """
-    half = scored / 2
-    return 2 * math.sqrt((scored + 1) / (12 * half * half))
-
-
-def _size(phase: Phase, deal: Deal) -> Finding:
-    scored, total = len(deal.scored), len(deal.scored) * phase.seeds
-    error = standard_error(total)
-    facts = {"phase": phase.kind, "scored": scored, "seeds": phase.seeds, "total": total, "error": error}
-    if total >= ENOUGH_SCORED:
-        return Finding("ok", "size", facts)
-    more = {"least": ENOUGH_SCORED, "advised": GOOD_SCORED, "advised_error": standard_error(GOOD_SCORED)}
-    return Finding("warning", "size-small", {**facts, **more, "twice": 2 * error})
 
 
 def _apart(phase: Phase, schema: Schema, table: pd.DataFrame, deal: Deal) -> Finding:
@@ -255,63 +222,10 @@ def _apart(phase: Phase, schema: Schema, table: pd.DataFrame, deal: Deal) -> Fin
     return Finding("ok", code, {name: len(rows) for name, rows in named.items()})
 
 
-def _classes(schema: Schema, table: pd.DataFrame, deal: Deal) -> list[Finding]:
-    """Every class can be learnt, by defenses and by attacks, and measured."""
-    target = table[schema.target]
-    parts = {"training": target.iloc[deal.train], "auxiliary": target.iloc[deal.aux], "test": target.iloc[deal.test]}
-    if not schema.labels:
-        constant = [name for name, values in parts.items() if values.nunique() < 2]
-        if constant:
-            return [Finding("error", "target-constant", {"part": constant[0]})]
-        return [Finding("ok", "target-varies")]
-    counts = {name: values.value_counts().reindex(list(schema.labels), fill_value=0) for name, values in parts.items()}
-    for name, count in counts.items():
-        if count.min() == 0:
-            return [Finding("error", "classes-absent", {"label": str(count.idxmin()), "part": name})]
-    test = counts["test"]
-    if test.min() < _RARE:
-        facts = {"label": str(test.idxmin()), "number": int(test.min()), "part": "test"}
-        return [Finding("warning", "classes-rare", facts)]
-    return [Finding("ok", "classes", {"fewest": int(test.min())})]
-
-
-def _folds(phase: Phase, deal: Deal) -> list[Finding]:
-    """In each fold there must be members and non-members, in this deal and in that of every entry to come."""
-    fewest = int(np.bincount(deal.scored_fold, minlength=phase.folds).min())
-    if fewest < _FEWEST_IN_FOLD or not _has_both_in_each_fold(deal, phase.folds):
-        facts = {"phase": phase.kind, "number": fewest, "least": _FEWEST_IN_FOLD}
-        return [Finding("error", "folds-small", facts)]
-    return []
-
-
-def _has_both_in_each_fold(deal: Deal, folds: int) -> bool:
-    """Whether two members and two non-members at least are scored in each fold: else nothing can be told apart."""
-    inside = [deal.scored_member[deal.scored_fold == fold] for fold in range(folds)]
-    return all(min(int(member.sum()), int((~member).sum())) >= 2 for member in inside)
-
-
-def _blind(phase: Phase, schema: Schema, table: pd.DataFrame, rows: Positions) -> Finding:
-    """The deal draws membership without a look at the records: it cannot be guessed from them, over several draws."""
+def _anchors(challenge: Challenge, table: pd.DataFrame, deal: Deal) -> tuple[list[Finding], Anchors | None]:
+    game = challenge.game
     try:
-        deals = [phase.deal(scope=_SCOPE, seed=seed) for seed in range(_BLIND_DRAWS)]
-        results = [blind.classifier(table, schema, subsample.restricted(deal, rows)) for deal in deals]
-    except TableError as error:
-        return Finding("error", "blind-failed", {"problem": str(error)})
-    auc = float(np.mean([result.auc for result in results]))
-    at_chance = [(r.members + r.nonmembers + 1) / (12 * r.members * r.nonmembers) for r in results]  # Mann-Whitney
-    z = (auc - 0.5) * len(results) / (_SPREAD * math.sqrt(sum(at_chance)))
-    facts = {"auc": auc, "z": round(abs(z), 1)}
-    if z > _BROKEN:
-        return Finding("error", "blind-broken", facts)
-    # far below chance is odd, but nothing that an attack could use: cross-validation errs to that side when all is well
-    return Finding("warning", "blind-odd", facts) if abs(z) > _ODD else Finding("ok", "blind", facts)
-
-
-def _anchors(
-    challenge: Challenge, schema: Schema, table: pd.DataFrame, deal: Deal
-) -> tuple[list[Finding], Anchors | None]:
-    try:
-        computed = anchors.compute(table, schema, deal, challenge.metric)
+        computed = registry.get(challenge.scenario).anchors(table, game.schema, deal, game)
     except TableError as error:
         return [Finding("error", "anchors-failed", {"problem": str(error)})], None
     facts = {"u0": computed.u0, "u1": computed.u1}

@@ -152,20 +152,24 @@ SENTENCES: Final[dict[str, tuple[Any, Any]]] = {
     ),
     "anchors": (
         _("Anchors"),
-        _("Without looking at the data the utility is %(u0)s (u0); the best tuned model reaches %(u1)s (u1)."),
+        _(
+            "A release that ignores the data has a utility of %(u0)s (u0); the best one without protection reaches "
+            "%(u1)s (u1)."
+        ),
     ),
     "anchors-close": (
         _("Anchors"),
         _(
-            "The best tuned model (u1 = %(u1)s) is only a little better than an answer that ignores the data "
+            "The best release without protection (u1 = %(u1)s) is only a little better than one that ignores the data "
             "(u0 = %(u0)s). Utility will be a noisy number."
         ),
     ),
     "anchors-equal": (
         _("Anchors"),
         _(
-            "The best tuned model (u1 = %(u1)s) is not better than an answer that ignores the data (u0 = %(u0)s): "
-            "the target cannot be predicted from these columns, and a defense has nothing to keep useful."
+            "The best release without protection (u1 = %(u1)s) is not better than one that ignores the data "
+            "(u0 = %(u0)s): the target cannot be predicted from these columns, and a defense has nothing to keep "
+            "useful."
         ),
     ),
     "anchors-failed": (_("Anchors"), _("The anchors cannot be computed: %(problem)s")),

@@ -9,13 +9,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from challenges.metrics.utility import METRICS_OF
+from challenges.scenarios import options
+from challenges.scenarios.options import Option
 from challenges.schema import Schema
 from challenges.splits import Deal
+
+if TYPE_CHECKING:
+    from challenges.anchors import Anchors
+    from challenges.findings import Finding
+    from challenges.scenarios.trials import Trial
 
 CONTRACT = "anomed/1"
 Floats = NDArray[np.float64]
@@ -50,6 +59,7 @@ class Game:
     reference_leak: float = 0.20
     u0: float | None = None
     u1: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +113,9 @@ class Scenario(ABC):
     summary: ClassVar[Any]
     defense_steps: ClassVar[tuple[str, ...]]
     attack_step: ClassVar[str] = "attack"
+    # Settings of its challenges; and what its check may find beside the findings all know: code: (title, sentence).
+    options: ClassVar[tuple[Option, ...]] = ()
+    sentences: ClassVar[Mapping[str, tuple[Any, Any]]] = {}
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -135,6 +148,39 @@ class Scenario(ABC):
     @abstractmethod
     def reference_release(self, board: Board, folder: Path) -> None:
         """Writes a small release of the platform's own into `folder`, for rehearsing attacks on the public sample."""
+
+    # Before publishing
+
+    @abstractmethod
+    def look(self, trial: Trial) -> list[Finding]:
+        """Whether this game can be played on a table that is dealt so: sizes, classes, folds, the blind control.
+
+        A finding of level "error" keeps the challenge from being published. `scenarios.trials` has the usual ones.
+        """
+
+    @abstractmethod
+    def look_at_sample(self, trial: Trial) -> list[Finding]:
+        """Why entries could not be rehearsed on the public sample; nothing if they can."""
+
+    @abstractmethod
+    def anchors(self, table: pd.DataFrame, schema: Schema, deal: Deal, game: Game) -> Anchors:
+        """Both ends of the utility scale (SCORING 2): a release that ignores the data, the best one unprotected.
+
+        `deal` may be one of a part of the challenge's table, which is then `table`. Raises TableError.
+        """
+
+    def utility_metrics(self, schema: Schema) -> tuple[str, ...]:
+        """The metrics of utility that an organiser may choose from, the default first."""
+        return METRICS_OF[schema.task]
+
+    def check_options(self, given: Any) -> None:
+        """Raises ValueError with a sentence if a challenge of this scenario cannot have these options."""
+        options.check(self.options, given)
+
+    def option(self, game: Game, name: str) -> Any:
+        """The value of an option in this game: what the challenge says, or else the default."""
+        default = next(option.default for option in self.options if option.name == name)
+        return game.options.get(name, default)
 
 
 def write_task(step: str, board: Board, folder: Path, files: Mapping[str, str]) -> None:

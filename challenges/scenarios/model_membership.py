@@ -7,15 +7,20 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from django.utils.translation import gettext_lazy as _
 
-from challenges import features, tables
+from challenges import anchors, features, tables
+from challenges.anchors import Anchors
+from challenges.findings import Finding
 from challenges.metrics import membership
 from challenges.metrics.utility import score
+from challenges.scenarios import trials
 from challenges.scenarios.base import (
     Board,
     Floats,
+    Game,
     Leaks,
     OutputProblem,
     Scenario,
@@ -24,8 +29,9 @@ from challenges.scenarios.base import (
     write_task,
 )
 from challenges.scenarios.outputs import read_rows
+from challenges.scenarios.trials import Trial
 from challenges.schema import Schema
-from challenges.splits import Flags, Positions, derive, shuffle, tokens
+from challenges.splits import Deal, Flags, Positions, derive, shuffle, tokens
 
 # SCORING 3: so many non-members are needed before a rate of one in a hundred means anything.
 _ENOUGH_NONMEMBERS: Final = 500
@@ -163,6 +169,20 @@ class ModelMembership(Scenario):
             link_folder(release / _MODEL, folder / _MODEL)
             files["model"] = _MODEL
         return files
+
+    # Before publishing
+
+    def look(self, trial: Trial) -> list[Finding]:
+        """Classes, folds, the number of candidates, and the blind control of the deals."""
+        return trials.membership(trial)
+
+    def look_at_sample(self, trial: Trial) -> list[Finding]:
+        """Whether the sample holds all classes in each part, and members and non-members in each fold."""
+        return trials.rehearsal(trial)
+
+    def anchors(self, table: pd.DataFrame, schema: Schema, deal: Deal, game: Game) -> Anchors:
+        """The answer that looks at nobody, and the best of a small grid of models."""
+        return anchors.compute(table, schema, deal, game.metric)
 
     # What containers leave
 

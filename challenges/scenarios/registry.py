@@ -1,9 +1,13 @@
 """All games that challenges can be made of, by slug."""
 
+from challenges.findings import SENTENCES
 from challenges.scenarios.base import Scenario
 from challenges.scenarios.model_membership import ModelMembership
 
 SCENARIOS: dict[str, Scenario] = {scenario.slug: scenario for scenario in (ModelMembership(),)}
+
+for _scenario in SCENARIOS.values():
+    SENTENCES.update(_scenario.sentences)
 
 
 def get(slug: str) -> Scenario:

@@ -14,6 +14,7 @@ from anomed_site.models import User
 from challenges import actions, checks, findings, subsample, tables
 from challenges.findings import SENTENCES, Finding
 from challenges.models import Challenge, CheckReport, Phase
+from challenges.scenarios import trials
 from challenges.schema import Schema
 from tests.challenges.conftest import clinic
 from tests.challenges.organisers import breast_cancer_csv, clinic_csv, csv_of, give_data, new_challenge, small_draft
@@ -66,7 +67,7 @@ def test_the_expected_error_is_the_spread_of_attacks_at_chance(scored: int) -> N
     for _round in range(400):
         ranks = np.argsort(np.argsort(random.random(scored)))[:half] + 1
         leaks.append(2 * (ranks.sum() - half * (half + 1) / 2) / half**2 - 1)
-    assert np.std(leaks) == pytest.approx(checks.standard_error(scored), rel=0.15)
+    assert np.std(leaks) == pytest.approx(trials.standard_error(scored), rel=0.15)
 
 
 def test_repeated_records_are_mentioned(olga: User) -> None:
