@@ -27,7 +27,7 @@ def entries(*, kind: str, number: int, image: Image, prefix: str) -> list[Submis
             state=State.SCORED,
             active=True,
         )
-        Standing.objects.create(submission=entry)
+        Standing.objects.create(submission=entry, phase=challenge.phases.get())
         made.append(entry)
     return made
 
@@ -40,7 +40,7 @@ def release(defense: Submission) -> Release:
     queries = len(phase.deal(scope=str(defense.pk), seed=0).queries)
     made.folder.mkdir(parents=True)
     np.save(made.folder / "answers.npy", np.full((queries, 2), 0.5))
-    standings.refresh_defense(defense)
+    standings.refresh_defense(defense, phase)
     return made
 
 

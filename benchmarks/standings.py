@@ -56,13 +56,14 @@ def inside() -> None:
             standings.refresh_all(Challenge.objects.get())
         times = []
         for index in range(ROUNDS):
-            defense, release = defenses[index % side]
+            _defense, release = defenses[index % side]
             attack = attacks[(index * 7) % side]
             Duel.objects.filter(attack=attack, release=release).delete()
             began = time.perf_counter()
             with transaction.atomic():
-                _duel(attack, release, 40).save()
-                standings.refresh_duel(attack=attack, defense=defense)
+                duel = _duel(attack, release, 40)
+                duel.save()
+                standings.refresh_duel(duel)
             times.append((time.perf_counter() - began) * 1000)
         client = Client()
         client.get("/challenges/clinic/boards/")

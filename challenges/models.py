@@ -79,6 +79,14 @@ class Challenge(models.Model):
         PUBLISHED = "published", _("published")
         CLOSED = "closed", _("closed")
 
+    class Ranking(models.TextChoices):
+        HARMONIC = "harmonic", _("harmonic mean of utility and privacy")
+        GATE = "gate", _("enough utility, then privacy")
+        PRODUCT = "product", _("utility times what does not leak")
+        PARETO = "pareto", _("Pareto front of utility and worst leak")
+        TPR = "tpr", _("true-positive rate at few false positives only")
+        EPSILON = "epsilon", _("audited epsilon")
+
     slug = models.SlugField(_("short name"), unique=True, help_text=_("Part of every address of the challenge."))
     title = models.CharField(_("title"), max_length=120)
     title_de = models.CharField(_("title (German)"), max_length=120, blank=True)
@@ -133,6 +141,21 @@ class Challenge(models.Model):
     )
 
     metric = models.CharField(_("utility metric"), max_length=30, choices=metric_choices, default="auroc")
+    ranking = models.CharField(
+        _("ranking of the defenses"),
+        max_length=10,
+        choices=Ranking,
+        default=Ranking.HARMONIC,
+        help_text=_("How utility and privacy become an order. It cannot change once the challenge has opened."),
+    )
+    novelty_prize = models.BooleanField(
+        _("novelty prize"),
+        default=False,
+        help_text=_("The attacks’ board also shows what nobody else would have found."),
+    )
+    options = models.JSONField(
+        _("settings of the scenario"), default=dict, blank=True, help_text=_("A JSON object; empty: its defaults.")
+    )
     white_box = models.BooleanField(
         _("white box"), default=False, help_text=_("Attacks also get the files of the model.")
     )
@@ -223,6 +246,7 @@ class Challenge(models.Model):
             reference_leak=self.reference_leak,
             u0=self.trivial_utility,
             u1=self.reference_utility,
+            options=dict(self.options),
         )
 
     @property
@@ -231,6 +255,14 @@ class Challenge(models.Model):
         if self.status != self.Status.PUBLISHED:
             return None
         return next((phase for phase in self.phases.all() if phase.is_open), None)
+
+    @property
+    def shown_phase(self) -> "Phase | None":
+        """The phase whose standings everybody sees: the final once it is revealed, until then the development phase."""
+        phases = list(self.phases.all())
+        revealed = [phase for phase in phases if phase.kind == Phase.Kind.FINAL and phase.revealed_at is not None]
+        development = [phase for phase in phases if phase.kind == Phase.Kind.DEVELOPMENT]
+        return next(iter(revealed + development), None)
 
     def sample_deal(self) -> Deal:
         """The public deal of the public sample, for rehearsals; needs a sample."""
@@ -280,6 +312,8 @@ class Phase(models.Model):
         _("folds"), default=2, validators=[MinValueValidator(1)], help_text=_("Parts of the candidates, to cross-fit.")
     )
     secret = models.BinaryField(default=_new_secret, editable=False)
+    frozen_at = models.DateTimeField(null=True, editable=False)  # a final: its entries are settled
+    revealed_at = models.DateTimeField(null=True, editable=False)  # a final: everybody sees its boards
     history = HistoricalRecords(excluded_fields=["secret"])
 
     class Meta:

@@ -150,7 +150,7 @@ def _rehearsal_ended(step: Step, run: Run) -> None:
 
 def _ready(submission: Submission) -> None:
     """The rehearsal went well: the entry takes part from now on, by default in place of the team's oldest one."""
-    challenge, phase = submission.challenge, submission.challenge.current_phase
+    phase = submission.challenge.current_phase
     if phase is None:
         submission.move_to(State.WITHDRAWN)  # the challenge was closed meanwhile: nothing that was scored gives way
         return
@@ -158,14 +158,14 @@ def _ready(submission: Submission) -> None:
     submission.save(update_fields=["active"])
     submission.move_to(State.QUEUED)
     _retire_oldest(submission)
-    Standing.objects.get_or_create(submission=submission)
+    Standing.objects.get_or_create(submission=submission, phase=phase)
     log(submission).info("submission_ready")
     if submission.is_defense:
         for seed in range(phase.seeds):
             steps.queue_release(submission, steps.names(submission)[0], phase, seed)
     else:
         pairing.pair(submission)
-        standings.refresh_attacks(challenge, [submission])
+        standings.refresh_attacks(phase, [submission])
         complete(submission)
 
 
@@ -197,7 +197,7 @@ def _release_step_ended(step: Step, run: Run, verdict: dict[str, Any] | None) ->
         log(submission).info("release_made", seed=step.seed, sha256=release.sha256)
         if submission.active:
             pairing.pair(submission)
-        standings.refresh_defense(submission)
+        standings.refresh_defense(submission, phase)
         complete(submission)
 
 
@@ -207,13 +207,12 @@ def _duel_ended(duel: Duel, run: Run, verdict: dict[str, Any] | None) -> None:
         duel.state, duel.reason = Duel.State.FAILED, run.reason
     else:
         duel.state = Duel.State.DONE
-        duel.leaks, duel.errors = verdict.pop("values"), verdict.pop("errors")
-        duel.mean_leak = sum(sum(unit) / 2 for unit in duel.leaks) / len(duel.leaks)
-        duel.detail = verdict
+        for column, value in verdict.items():
+            setattr(duel, column, value)
     duel.save()
     attack, defense = duel.attack, duel.release.submission
     log(attack).info("duel_ended", defense=str(defense.pk), seed=duel.release.seed, reason=duel.reason)
-    standings.refresh_duel(attack=attack, defense=defense)
+    standings.refresh_duel(duel)
     complete(attack)
     complete(defense)
 

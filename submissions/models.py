@@ -68,6 +68,17 @@ class SubmissionQuerySet(models.QuerySet["Submission"]):
         """Entries that take part in duels now: rehearsed, chosen by their team, neither withdrawn nor disqualified."""
         return self.filter(state__in=READY, active=True)
 
+    def taking_part(self, phase: Phase) -> Self:
+        """Entries whose duels count in a phase: those that are active, in a final those that were picked for it.
+
+        Anchors and baselines take part in every phase while they are active.
+        """
+        if phase.kind == Phase.Kind.FINAL:
+            return self.filter(Q(role=Submission.Role.ENTRY, picked=True) | ~Q(role="entry") & Q(active=True)).filter(
+                state__in=READY, challenge=phase.challenge_id
+            )
+        return self.active().filter(challenge=phase.challenge_id)
+
     def long_over(self, since: datetime) -> Self:
         """Entries that were over before then and owe nothing: out for good, or of a challenge that is closed.
 
@@ -98,7 +109,9 @@ class SubmissionQuerySet(models.QuerySet["Submission"]):
         return self.filter(Q(team__memberships__user=user) | Q(challenge__organisers=user)).distinct()
 
     def with_context(self) -> Self:
-        return self.select_related("challenge", "team", "image", "upload", "standing")
+        return self.select_related("challenge", "team", "image", "upload").prefetch_related(
+            "challenge__phases", "standings"
+        )
 
 
 class Submission(models.Model):
@@ -128,6 +141,7 @@ class Submission(models.Model):
     image = models.ForeignKey(Image, models.PROTECT, null=True, related_name="+", verbose_name=_("image"))
     state = models.CharField(_("state"), max_length=12, choices=State, default=State.UPLOADING)
     active = models.BooleanField(_("active"), default=False)
+    picked = models.BooleanField(_("picked for the final"), default=False)
     failure_reason = models.CharField(_("failure"), max_length=20, choices=Reason, blank=True)
     failure_cause = models.CharField(_("cause"), max_length=20, choices=Reason, blank=True)  # within a rehearsal
     failure_detail = models.TextField(blank=True)  # for the team: of the upload or the rehearsal, never of private data
@@ -169,6 +183,12 @@ class Submission(models.Model):
     def is_ranked(self) -> bool:
         """Anchors and baselines are in every matrix and never ranked."""
         return self.role == self.Role.ENTRY
+
+    @property
+    def standing(self) -> "Standing | None":
+        """Its row of the boards that are shown now."""
+        phase = self.challenge.shown_phase
+        return next((row for row in self.standings.all() if phase is not None and row.phase_id == phase.pk), None)
 
     @property
     def owner(self) -> str:
@@ -251,6 +271,13 @@ class Push(models.Model):
         return gettext(self.refusal) if self.refusal else ""
 
 
+class ReplicatesManager(models.Manager[Any]):
+    """Leaves the replicates in the database until somebody reads them: they are large, and few ask for them."""
+
+    def get_queryset(self) -> models.QuerySet[Any]:
+        return super().get_queryset().defer("replicates")
+
+
 class ReleaseQuerySet(models.QuerySet["Release"]):
     def in_play(self) -> Self:
         """Releases of active defenses."""
@@ -265,9 +292,11 @@ class Release(models.Model):
     seed = models.PositiveIntegerField()
     sha256 = models.CharField(max_length=64)
     utility = models.FloatField()  # raw utility u of SCORING 2
+    replicates = models.BinaryField(null=True)  # u over each resample: bootstrap.pack of [RESAMPLES]
+    facts = models.JSONField(default=dict)  # further numbers for readers, see scenarios.base.Utility
     created_at = models.DateTimeField(auto_now_add=True)
 
-    objects = ReleaseQuerySet.as_manager()
+    objects = ReplicatesManager.from_queryset(ReleaseQuerySet)()
 
     class Meta:
         verbose_name = _("release")
@@ -291,6 +320,10 @@ class DuelQuerySet(models.QuerySet["Duel"]):
     def pending(self) -> Self:
         return self.filter(state=Duel.State.PENDING)
 
+    def valid(self) -> Self:
+        """Duels that no organiser has voided: all others count nowhere."""
+        return self.filter(void_reason="")
+
     def between(self, *, attack: Submission, defense: Submission) -> Self:
         return self.filter(attack=attack, release__submission=defense)
 
@@ -307,14 +340,19 @@ class Duel(models.Model):
     release = models.ForeignKey(Release, models.CASCADE, related_name="duels")
     state = models.CharField(_("state"), max_length=8, choices=State, default=State.PENDING)
     reason = models.CharField(_("failure"), max_length=20, choices=Reason, blank=True)
-    leaks = models.JSONField(default=list)  # [fold][A, B], see SCORING 3
+    leaks = models.JSONField(default=list)  # [fold][metric], see scenarios.base.Leaks
     errors = models.JSONField(default=list)  # their standard errors, same shape
-    mean_leak = models.FloatField(null=True)  # mean of (A + B) / 2 over the folds
-    detail = models.JSONField(default=dict)  # auc, tpr, alpha, advantage, members, nonmembers
+    replicates = models.BinaryField(null=True)  # bootstrap.pack of [RESAMPLES, folds, metrics]
+    mean_leak = models.FloatField(null=True)  # mean over folds and metrics: s(a, d) of SCORING 3, signed
+    detail = models.JSONField(default=dict)  # plain numbers, see scenarios.base.Leaks
+    suspected = models.BooleanField(_("suspected of collusion"), default=False)
+    voided_at = models.DateTimeField(null=True)
+    void_reason = models.CharField(_("voided because"), max_length=300, blank=True)  # public; not empty: counts nowhere
+    voided_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+")
     created_at = models.DateTimeField(auto_now_add=True)
     finished_at = models.DateTimeField(null=True)
 
-    objects = DuelQuerySet.as_manager()
+    objects = ReplicatesManager.from_queryset(DuelQuerySet)()
 
     class Meta:
         verbose_name = _("duel")
@@ -351,11 +389,10 @@ class Step(models.Model):
 
 
 class StandingQuerySet(models.QuerySet["Standing"]):
-    def on_board(self, *, challenge: Challenge, kind: str) -> Self:
-        """The rows of a board, best first; anchors and baselines at their place, to be shown without a rank."""
+    def on_board(self, *, phase: Phase, kind: str) -> Self:
+        """The rows of a phase's board, best first; anchors and baselines at their place, shown without a rank."""
         return (
-            self.filter(submission__challenge=challenge, submission__kind=kind)
-            .filter(submission__state__in=READY, submission__active=True)
+            self.filter(phase=phase, submission__in=Submission.objects.taking_part(phase).filter(kind=kind))
             .select_related("submission", "submission__team")
             .order_by(
                 F("public_score").desc(nulls_last=True),
@@ -367,9 +404,10 @@ class StandingQuerySet(models.QuerySet["Standing"]):
 
 
 class Standing(models.Model):
-    """A row of a leaderboard, kept up to date. Exact columns are the organiser's; others see the `public_` ones."""
+    """A row of a phase's leaderboard. Exact columns are the organiser's, `public_` ones everybody's."""
 
-    submission = models.OneToOneField(Submission, models.CASCADE, related_name="standing")
+    submission = models.ForeignKey(Submission, models.CASCADE, related_name="standings")
+    phase = models.ForeignKey(Phase, models.CASCADE, related_name="standings")
     qualified = models.BooleanField(default=False)
     utility = models.FloatField(null=True)  # U
     worst_leak = models.FloatField(null=True)  # W before clipping
@@ -383,9 +421,18 @@ class Standing(models.Model):
     public_privacy = models.FloatField(null=True)
     public_mean_leak = models.FloatField(null=True)
     public_score = models.FloatField(null=True)
+    # 95 % intervals: {"utility", "worst_leak", "privacy", "mean_leak", "score": [low, high]}, those that there are
+    intervals = models.JSONField(default=dict)
+    band = models.PositiveIntegerField(null=True)  # 1: not to be told from the leader; None: not worked out yet
+    facts = models.JSONField(default=dict)  # further plain numbers for readers
     updated_at = models.DateTimeField(auto_now=True)
 
     objects = StandingQuerySet.as_manager()
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["submission", "phase"], name="one_standing_per_phase"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.submission_id}: {self.public_score}"

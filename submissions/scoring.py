@@ -10,6 +10,7 @@ from typing import Any
 from django.conf import settings
 
 from challenges import splits
+from challenges.metrics import bootstrap
 from challenges.models import SAMPLE_SECRET, Challenge, Phase
 from challenges.scenarios import registry
 from challenges.scenarios.base import Board
@@ -31,7 +32,13 @@ def board_of(step: Step) -> Board:
         seed=step.seed,
         release=_release_folder(step),
         previous=step.previous.run.result_folder if step.previous else None,
+        resample=resample_key(phase, step.seed),
     )
+
+
+def resample_key(phase: Phase | None, seed: int) -> bytes:
+    """The key of the bootstrap: one for all releases and duels of a phase and seed, so that they can be compared."""
+    return splits.derive(SAMPLE_SECRET if phase is None else bytes(phase.secret), "resample", str(seed))
 
 
 def private_deal(step: Step) -> Deal:
@@ -49,12 +56,25 @@ def _private_deal(phase: Phase, scope: str, seed: int, _data: str) -> Deal:
 
 
 def judge(step: Step, result: Path) -> dict[str, Any]:
-    """What canonical files are worth: a release's utility and hash, or a duel's leaks. Empty for steps in between."""
+    """What canonical files are worth, as columns of a Release or of a Duel. Empty for steps in between."""
     scenario, board = scenario_of(step.submission), board_of(step)
     if step.name == scenario.attack_step:
-        return scenario.leaks(board, result).to_json()
+        leaks = scenario.leaks(board, result)
+        return {
+            "leaks": leaks.values.tolist(),
+            "errors": leaks.errors.tolist(),
+            "replicates": bootstrap.pack(leaks.replicates),
+            "mean_leak": float(leaks.values.mean()),
+            "detail": leaks.detail,
+        }
     if step.name == scenario.defense_steps[-1]:
-        return {"utility": scenario.utility(board, result), "sha256": _folder_sha256(result)}
+        utility = scenario.utility(board, result)
+        return {
+            "utility": utility.value,
+            "replicates": bootstrap.pack(utility.replicates),
+            "facts": utility.facts,
+            "sha256": _folder_sha256(result),
+        }
     return {}
 
 

@@ -13,7 +13,7 @@ from django.utils.translation import gettext, gettext_lazy
 from anomed_site import markdown as markdown_module
 from challenges.models import Challenge
 from submissions import logs
-from submissions.standings import Row
+from submissions.boards import Row
 
 register = template.Library()
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import beta, rankdata
+from scipy.special import betaincinv
+from scipy.stats import rankdata
 
 from challenges.metrics.arrays import as_counts, as_numbers, as_share
 
@@ -93,9 +94,32 @@ def epsilon_lower_bound(tp: int, fn: int, fp: int, tn: int, confidence: float = 
     return max(0.0, *(_log_ratio(*direction, error, delta) for direction in directions))
 
 
+def audited_epsilon(is_member: ArrayLike, scores: ArrayLike, fold: ArrayLike, confidence: float = 0.95) -> float:
+    """`epsilon_lower_bound` of an attack's scores (delta = 0), at a threshold that is fixed before it is counted at.
+
+    The threshold is the one with the highest bound in fold 0, of at most 64 spread over its scores; it is counted at
+    in all other folds. With one fold it is the score that the top tenth of all candidates reach, whoever they are.
+    """
+    member, values = _checked(is_member, scores)
+    unit = np.asarray(fold)
+    if unit.max() == 0:
+        return _epsilon_at(member, values, float(np.quantile(values, 0.9, method="higher")), confidence)
+    first = unit == 0
+    tried = np.unique(np.quantile(values[first], np.linspace(0, 1, 64), method="nearest"))
+    bounds = [_epsilon_at(member[first], values[first], float(threshold), confidence) for threshold in tried]
+    threshold = float(tried[int(np.argmax(bounds))])
+    return _epsilon_at(member[~first], values[~first], threshold, confidence)
+
+
+def _epsilon_at(member: Flags, values: NDArray[Any], threshold: float, confidence: float) -> float:
+    called = values >= threshold
+    tp, fp = int((called & member).sum()), int((called & ~member).sum())
+    return epsilon_lower_bound(tp, int(member.sum()) - tp, fp, int((~member).sum()) - fp, confidence)
+
+
 def _log_ratio(hits: int, of: int, false: int, of_false: int, error: float, delta: float) -> float:
-    low = float(beta.ppf(error, hits, of - hits + 1)) if hits > 0 else 0.0
-    high = float(beta.ppf(1 - error, false + 1, of_false - false)) if false < of_false else 1.0
+    low = float(betaincinv(hits, of - hits + 1, error)) if hits > 0 else 0.0
+    high = float(betaincinv(false + 1, of_false - false, 1 - error)) if false < of_false else 1.0
     return math.log((low - delta) / high) if low > delta else -math.inf
 
 

@@ -23,7 +23,7 @@ METRICS_OF: Final[dict[Task, tuple[str, ...]]] = {
     "regression": ("r2", "mae"),
 }
 # Probabilities are rounded to 4 decimals, so that a 0 stands for anything below half a unit of the last.
-_SMALLEST_PROBABILITY: Final = 0.00005
+SMALLEST_PROBABILITY: Final = 0.00005
 
 
 def score(metric: str, schema: Schema, y_true: ArrayLike, answers: ArrayLike) -> float:
@@ -74,7 +74,7 @@ def _balanced_accuracy(truth: NDArray[np.int64], answers: Floats) -> float:
 
 def _log_loss(truth: NDArray[np.int64], answers: Floats) -> float:
     given = answers[np.arange(len(truth)), truth]
-    return float(-np.log(np.clip(given, _SMALLEST_PROBABILITY, 1)).mean())
+    return float(-np.log(np.clip(given, SMALLEST_PROBABILITY, 1)).mean())
 
 
 def _r2(truth: Floats, answers: Floats) -> float:

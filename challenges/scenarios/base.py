@@ -68,6 +68,8 @@ class Board:
 
     `key` is this run's secret: its row tokens and shuffles derive from it, so that the step can be replayed.
     `release` is the folder of the release under attack; `previous` the result folder of the step before.
+    `resample` is the key of the bootstrap: the same for all attacks on a release and for all defenses of a phase and
+    seed, so that whatever is compared is compared over the same resamples.
     """
 
     game: Game
@@ -77,32 +79,38 @@ class Board:
     seed: int
     release: Path | None = None
     previous: Path | None = None
+    resample: bytes = b""
+
+
+@dataclass(frozen=True, eq=False)
+class Utility:
+    """What a release is worth by the challenge's metric.
+
+    `value` is the raw utility u of SCORING 2; `replicates` [RESAMPLES] the same over resamples of the test part, paired
+    by `Board.resample`; `facts` further plain numbers for readers, never ranked by.
+    """
+
+    value: float
+    replicates: Floats
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class Leaks:
-    """What one duel showed. `values[k] = (A, B)` of unit k and `errors[k]` their standard errors; the rest is overall.
+    """What one duel showed, signed, for each cross-fitting unit (fold) and each of `Scenario.metrics`.
 
-    `auc`, `tpr` (at false-positive rate `alpha`) and `advantage` are over all scored candidates of the duel.
+    `values` [units, metrics] and `errors` (standard errors, the same shape); `replicates` [RESAMPLES, units, metrics]:
+    the values over resamples of the candidates, paired by `Board.resample`; `detail`: plain numbers for readers.
+    Membership: the leaks A and B of SCORING 3; detail `auc`, `tpr` (at false-positive rate `alpha`), `advantage`,
+    `epsilon` (audited lower bound), `members`, `nonmembers`. Residual risk: (r_a - r_c) / (1 - r_c) for each secret,
+    clipped only where it is shown; detail per metric `attack`, `control`, `n_attack`, `n_control`, `value`, `lower`,
+    `upper`.
     """
 
     values: Floats
     errors: Floats
-    auc: float
-    tpr: float
-    alpha: float
-    advantage: float
-    members: int
-    nonmembers: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain numbers and lists, to be stored."""
-        return {**self.__dict__, "values": self.values.tolist(), "errors": self.errors.tolist()}
-
-    @classmethod
-    def from_json(cls, facts: Mapping[str, Any]) -> Leaks:
-        """The leaks again, from what `to_json` gave."""
-        return cls(**{**facts, "values": np.array(facts["values"]), "errors": np.array(facts["errors"])})
+    replicates: Floats
+    detail: dict[str, Any]
 
 
 class Scenario(ABC):
@@ -138,7 +146,11 @@ class Scenario(ABC):
         """
 
     @abstractmethod
-    def utility(self, board: Board, release: Path) -> float:
+    def metrics(self, game: Game) -> tuple[str, ...]:
+        """The names of the leaks that a duel measures, in the order of the columns of `Leaks.values`."""
+
+    @abstractmethod
+    def utility(self, board: Board, release: Path) -> Utility:
         """The raw utility u of a release, by the challenge's metric on the test part; reads canonical files only."""
 
     @abstractmethod

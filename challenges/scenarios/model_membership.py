@@ -14,7 +14,7 @@ from django.utils.translation import gettext_lazy as _
 from challenges import anchors, features, tables
 from challenges.anchors import Anchors
 from challenges.findings import Finding
-from challenges.metrics import membership
+from challenges.metrics import bootstrap
 from challenges.metrics.utility import score
 from challenges.scenarios import trials
 from challenges.scenarios.base import (
@@ -24,18 +24,17 @@ from challenges.scenarios.base import (
     Leaks,
     OutputProblem,
     Scenario,
+    Utility,
     link_folder,
     require,
     write_task,
 )
+from challenges.scenarios.membership import MEMBERSHIP_METRICS, membership_leaks
 from challenges.scenarios.outputs import read_rows
 from challenges.scenarios.trials import Trial
 from challenges.schema import Schema
-from challenges.splits import Deal, Flags, Positions, derive, shuffle, tokens
+from challenges.splits import Deal, Positions, derive, shuffle, tokens
 
-# SCORING 3: so many non-members are needed before a rate of one in a hundred means anything.
-_ENOUGH_NONMEMBERS: Final = 500
-_STRICT_FPR, _LENIENT_FPR = 0.01, 0.10
 # Rows of probabilities may miss 1 by what rounding and single precision explain.
 _SUM_TOLERANCE: Final = 0.01
 _ANSWERS: Final = "answers.npy"
@@ -86,33 +85,25 @@ class ModelMembership(Scenario):
             board, collected, result
         )
 
-    def utility(self, board: Board, release: Path) -> float:
-        """The challenge's metric over the answers to the test part."""
+    def metrics(self, game: Game) -> tuple[str, ...]:
+        """A and B of SCORING 3."""
+        return MEMBERSHIP_METRICS
+
+    def utility(self, board: Board, release: Path) -> Utility:
+        """The challenge's metric over the answers to the test part, resampled within each class."""
         answers = _load(release / _ANSWERS)[np.searchsorted(board.deal.queries, board.deal.test)]
-        schema = board.game.schema
+        schema, metric = board.game.schema, board.game.metric
         truth = tables.read(board.table)[schema.target].to_numpy()[board.deal.test]
-        return score(board.game.metric, schema, truth, answers)
+        strata = np.unique(truth, return_inverse=True)[1] if schema.labels else np.zeros(len(truth), dtype=np.int64)
+        counts = bootstrap.draw(derive(board.resample, "test"), strata)
+        return Utility(
+            value=score(metric, schema, truth, answers),
+            replicates=bootstrap.metric(metric, schema, truth, answers, counts),
+        )
 
     def leaks(self, board: Board, result: Path) -> Leaks:
-        """A and B of each fold (all scored candidates, if there is one fold), with their standard errors.
-
-        alpha follows from the duel's non-members, all folds together, so that folds are comparable.
-        """
-        deal = board.deal
-        scores, member, fold = _load(result / _SCORES), deal.scored_member, deal.scored_fold
-        nonmembers = int((~member).sum())
-        alpha = _STRICT_FPR if nonmembers >= _ENOUGH_NONMEMBERS else _LENIENT_FPR
-        units = [_unit(member[fold == k], scores[fold == k], alpha) for k in range(int(fold.max()) + 1)]
-        return Leaks(
-            values=np.array([values for values, _errors in units]),
-            errors=np.array([errors for _values, errors in units]),
-            auc=membership.roc_auc(member, scores),
-            tpr=membership.tpr_at_fpr(member, scores, alpha),
-            alpha=alpha,
-            advantage=membership.advantage(member, scores),
-            members=int(member.sum()),
-            nonmembers=nonmembers,
-        )
+        """A and B of each fold (all scored candidates, if there is one fold)."""
+        return membership_leaks(board, _load(result / _SCORES))
 
     def reference_release(self, board: Board, folder: Path) -> None:
         """Answers of a linear model trained on the deal's training part; white-box: its coefficients as JSON."""
@@ -229,17 +220,6 @@ def canonical_answers(values: Floats, schema: Schema) -> Floats:
     else:
         values = np.clip(values, schema.target_column.minimum, schema.target_column.maximum)
     return np.round(values, schema.answer_decimals) + 0.0  # no negative zero: its sign would be a hidden channel
-
-
-def _unit(member: Flags, scores: Floats, alpha: float) -> tuple[tuple[float, float], tuple[float, float]]:
-    """A and B of one cross-fitting unit, and their standard errors."""
-    auc = membership.roc_auc(member, scores)
-    tpr = membership.tpr_at_fpr(member, scores, alpha)
-    errors = (
-        2 * membership.auc_standard_error(member, scores),
-        membership.tpr_standard_error(member, scores, alpha) / (1 - alpha),
-    )
-    return (2 * auc - 1, (tpr - alpha) / (1 - alpha)), errors
 
 
 def _naming(board: Board, name: str, positions: Positions) -> tuple[list[str], Positions]:

@@ -10,7 +10,7 @@ from rest_framework import serializers
 
 from challenges.models import Challenge
 from sandbox.models import Run
-from submissions import standings, timeline
+from submissions import boards, timeline
 from submissions.models import Duel, Step, Submission
 
 
@@ -183,12 +183,12 @@ class SubmissionSerializer(serializers.ModelSerializer[Submission]):
 
     @extend_schema_field(ScoreSerializer(allow_null=True))
     def get_score(self, submission: Submission) -> dict[str, Any] | None:
-        standing = getattr(submission, "standing", None)
+        standing = submission.standing
         if standing is None or submission.ready_at is None:
             return None
         fields = ("utility", "privacy", "worst_leak", "mean_leak", "score")
         return {name: getattr(standing, f"public_{name}") for name in fields} | {
-            "rank": standings.rank_of(submission) if submission.active else None
+            "rank": boards.rank_of(submission) if submission.active else None
         }
 
     @extend_schema_field(UploadSerializer(allow_null=True))

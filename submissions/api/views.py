@@ -24,7 +24,7 @@ from rest_framework.views import APIView
 
 from challenges.models import Challenge
 from sandbox.models import Image
-from submissions import actions, logs, standings
+from submissions import actions, boards, logs
 from submissions.api import serializers
 from submissions.models import Membership, Submission
 from submissions.views.common import visible_challenges
@@ -156,12 +156,12 @@ class BoardsView(APIView):
     @extend_schema(responses=serializers.BoardsSerializer)
     def get(self, request: Request, slug: str) -> Response:
         challenge = visible_challenge(request, slug)
-        boards = {
+        both = {
             "version": challenge.version,
-            "defenses": standings.board(challenge=challenge, kind=Submission.Kind.DEFENSE),
-            "attacks": standings.board(challenge=challenge, kind=Submission.Kind.ATTACK),
+            "defenses": boards.board(challenge=challenge, kind=Submission.Kind.DEFENSE),
+            "attacks": boards.board(challenge=challenge, kind=Submission.Kind.ATTACK),
         }
-        return Response(serializers.BoardsSerializer(boards).data)
+        return Response(serializers.BoardsSerializer(both).data)
 
 
 class MatrixView(APIView):
@@ -170,7 +170,7 @@ class MatrixView(APIView):
     @extend_schema(responses=serializers.MatrixSerializer)
     def get(self, request: Request, slug: str) -> Response:
         challenge = visible_challenge(request, slug)
-        matrix = standings.matrix(challenge=challenge)
+        matrix = boards.matrix(challenge=challenge)
         cells = [
             {"attack": attack, "defense": defense, "leak": cell.leak, "state": cell.state}
             for (attack, defense), cell in matrix.cells.items()

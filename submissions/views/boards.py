@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from django.http import HttpResponse
 
 from challenges.models import Challenge
-from submissions import standings
+from submissions import boards as shown
 from submissions.models import Submission
 from submissions.views.common import SiteRequest, fragment_etag, live_view, page_or_fragment, visit
 
@@ -25,7 +25,7 @@ def boards(request: SiteRequest, slug: str) -> HttpResponse:
 def matrix(request: SiteRequest, slug: str) -> HttpResponse:
     """The heat table: defenses as rows, attacks as columns, the mean leak in each cell."""
     here = visit(request, slug)
-    table = standings.matrix(challenge=here.challenge)
+    table = shown.matrix(challenge=here.challenge)
     rows = [
         (
             defense,
@@ -37,11 +37,11 @@ def matrix(request: SiteRequest, slug: str) -> HttpResponse:
     return page_or_fragment(request, "challenges/matrix.html", "challenges/_matrix.html", context)
 
 
-def _rows(challenge: Challenge, kind: str, organiser: bool) -> Sequence[standings.Row]:
-    return standings.board(challenge=challenge, kind=kind, organiser=organiser)
+def _rows(challenge: Challenge, kind: str, organiser: bool) -> Sequence[shown.Row]:
+    return shown.board(challenge=challenge, kind=kind, organiser=organiser)
 
 
-def _points(defenses: Sequence[standings.Row]) -> str:
+def _points(defenses: Sequence[shown.Row]) -> str:
     """The dots of the picture as JSON: [{name, team, role, u, p, s}], only those that have both figures."""
     return json.dumps(
         [

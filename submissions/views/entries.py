@@ -14,7 +14,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from sandbox.models import Run
-from submissions import actions, logs, quotas, standings, timeline
+from submissions import actions, boards, logs, quotas, timeline
 from submissions.models import Step, Submission
 from submissions.states import READY, UNDER_WAY, State
 from submissions.views.common import (
@@ -148,12 +148,12 @@ def _own_entry(request: HttpRequest, pk: Any) -> Submission:
     return submission
 
 
-def _row(submission: Submission, here: Visit) -> "standings.Row | None":
+def _row(submission: Submission, here: Visit) -> boards.Row | None:
     """The entry's line on its board, if it has come that far."""
     if submission.state not in READY or not submission.active:
         return None
-    board = standings.board(challenge=here.challenge, kind=submission.kind, organiser=here.is_organiser)
-    return next((row for row in board if row.submission.pk == submission.pk), None)
+    rows = boards.board(challenge=here.challenge, kind=submission.kind, organiser=here.is_organiser)
+    return next((row for row in rows if row.submission.pk == submission.pk), None)
 
 
 def _tail(way: timeline.Timeline) -> str:

@@ -51,6 +51,7 @@ def field(clinic: Challenge, teams: dict[str, Team], image: Image) -> Callable[[
         )
         Standing.objects.create(
             submission=submission,
+            phase=clinic.phases.get(),
             qualified=True,
             public_utility=0.8,
             public_privacy=0.9,

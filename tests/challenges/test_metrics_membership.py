@@ -214,3 +214,22 @@ def test_a_million_candidates_take_well_under_a_second() -> None:
             measure(member, scores)
             times.append(time.process_time() - start)
         assert min(times) < 1
+
+
+def test_the_audited_epsilon_is_counted_where_its_threshold_was_not_chosen() -> None:
+    rng = np.random.default_rng(0)
+    member, fold = rng.random(4000) < 0.5, np.arange(4000) % 2
+    flipped = rng.random(4000) < 1 / (1 + np.exp(1.0))  # randomised response: epsilon is 1
+    scores = (member ^ flipped) + rng.random(4000) * 0.1
+    bound = membership.audited_epsilon(member, scores, fold)
+    assert 0.6 < bound < 1
+    assert 0 < membership.audited_epsilon(member, scores, np.zeros(4000, dtype=int)) < 1
+    # a threshold that only fold 0 likes tells nothing about the others
+    assert membership.audited_epsilon(member, np.where(fold == 0, member * 9.0, rng.random(4000)), fold) == 0
+
+
+def test_the_audited_epsilon_of_noise_is_above_zero_in_one_of_twenty_at_most() -> None:
+    rng = np.random.default_rng(1)
+    fold = np.arange(400) % 2
+    bounds = [membership.audited_epsilon(rng.random(400) < 0.5, rng.random(400), fold) for _ in range(200)]
+    assert np.count_nonzero(bounds) <= 18  # binomial(200, 0.05) exceeds it once in 100 times

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from challenges import tables
-from challenges.metrics import membership
+from challenges.metrics import bootstrap, membership
 from challenges.scenarios import registry
-from challenges.scenarios.base import Board, Game, Leaks, OutputProblem
+from challenges.scenarios.base import Board, Game, OutputProblem
 from challenges.scenarios.model_membership import canonical_answers
 
 MakeBoard = Callable[..., Board]
@@ -180,12 +180,14 @@ def test_an_overfitted_release_leaks_and_an_honest_one_does_not(make_board: Make
 
         assert leaks.values.shape == leaks.errors.shape == (2, 2)
         assert low < leaks.values[:, 0].mean() < high
-        assert leaks.alpha == 0.10
-        assert leaks.members + leaks.nonmembers == len(board.deal.scored)
+        assert leaks.detail["alpha"] == 0.10
+        assert leaks.detail["members"] + leaks.detail["nonmembers"] == len(board.deal.scored)
+        assert (leaks.detail["epsilon"] > 0.5) == (name == "overfitted")
         assert (leaks.errors > 0).all()
-        again = Leaks.from_json(json.loads(json.dumps(leaks.to_json())))
-        np.testing.assert_array_equal(again.values, leaks.values)
-        assert again.auc == leaks.auc
+        assert json.loads(json.dumps(leaks.detail)) == leaks.detail
+        assert leaks.replicates.shape == (bootstrap.RESAMPLES, 2, len(SCENARIO.metrics(board.game)))
+        np.testing.assert_allclose(leaks.replicates.mean(axis=0)[:, 0], leaks.values[:, 0], atol=0.03)
+        np.testing.assert_allclose(leaks.replicates.std(axis=0)[:, 0], leaks.errors[:, 0], rtol=0.35)
 
 
 def test_leaks_follow_the_formulas_per_fold(make_board: MakeBoard, tmp_path: Path) -> None:
@@ -198,8 +200,8 @@ def test_leaks_follow_the_formulas_per_fold(make_board: MakeBoard, tmp_path: Pat
         member = board.deal.scored_member[inside]
         assert leaks.values[fold, 0] == 2 * membership.roc_auc(member, scores[inside]) - 1
         assert leaks.values[fold, 1] == (membership.tpr_at_fpr(member, scores[inside], 0.1) - 0.1) / 0.9
-    assert leaks.auc == membership.roc_auc(board.deal.scored_member, scores)
-    assert leaks.advantage == membership.advantage(board.deal.scored_member, scores)
+    assert leaks.detail["auc"] == membership.roc_auc(board.deal.scored_member, scores)
+    assert leaks.detail["advantage"] == membership.advantage(board.deal.scored_member, scores)
 
 
 def test_with_500_non_members_the_false_positive_rate_is_one_in_a_hundred(
@@ -216,7 +218,7 @@ def test_with_500_non_members_the_false_positive_rate_is_one_in_a_hundred(
             fold=np.zeros(size, dtype=int),
         )
         np.save(tmp_path / "scores.npy", np.random.default_rng(0).normal(size=size))
-        assert SCENARIO.leaks(replace(board, deal=deal), tmp_path).alpha == alpha
+        assert SCENARIO.leaks(replace(board, deal=deal), tmp_path).detail["alpha"] == alpha
 
 
 @pytest.mark.parametrize(
@@ -235,7 +237,9 @@ def test_utility_is_scored_on_the_test_part_only(
         right, wrong = truth[:, None].astype(float), np.full((len(truth), 1), 10.0)
     is_test = np.isin(board.deal.queries, board.deal.test)
     np.save(tmp_path / "answers.npy", np.where(is_test[:, None], right, wrong))
-    assert SCENARIO.utility(board, tmp_path) == (0 if metric == "mae" else 1)
+    utility = SCENARIO.utility(board, tmp_path)
+    assert utility.value == (0 if metric == "mae" else 1)
+    assert (utility.replicates == utility.value).all()
 
 
 def test_white_box_attacks_get_the_model_too(make_board: MakeBoard, tmp_path: Path) -> None:
@@ -256,7 +260,7 @@ def test_the_reference_release_serves_a_rehearsal(make_board: MakeBoard, tmp_pat
     metric = "r2" if target == "days" else "auroc"
     board = make_board(target, white_box=True, metric=metric)
     SCENARIO.reference_release(board, tmp_path / "reference")
-    assert SCENARIO.utility(board, tmp_path / "reference") > (0.1 if metric == "r2" else 0.6)
+    assert SCENARIO.utility(board, tmp_path / "reference").value > (0.1 if metric == "r2" else 0.6)
     task = write("attack", replace(board, release=tmp_path / "reference"), tmp_path / "in")
     assert (tmp_path / "in" / task["files"]["model"] / "linear.json").exists()
 

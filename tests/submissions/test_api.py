@@ -14,7 +14,7 @@ from challenges.models import Challenge
 from sandbox.models import Run
 from sandbox.reasons import Reason, hint
 from submissions import flow
-from submissions.models import Submission
+from submissions.models import Standing, Submission
 from tests.conftest import PASSWORD
 
 pytestmark = pytest.mark.django_db
@@ -227,8 +227,8 @@ def test_times_on_private_data_are_coarse(ready: Any, api: Any, ada: Any) -> Non
 
 
 def test_boards_and_matrix_are_public_and_hide_exact_numbers(clinic: Challenge, ready: Any, api: Any) -> None:
-    defense = ready("ada", "defense")
-    defense.standing.__class__.objects.update(utility=0.123456, public_utility=0.12)
+    ready("ada", "defense")
+    Standing.objects.update(utility=0.123456, public_utility=0.12)
     row = api().get("/api/v1/challenges/clinic/boards").json()["defenses"][0]
     assert (row["team"], row["utility"], row["rank"]) == ("Team Ada", 0.12, None)
     assert api().get("/api/v1/challenges/clinic/matrix").json()["cells"] == []

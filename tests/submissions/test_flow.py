@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from django.utils import timezone
 
+from challenges.metrics import bootstrap
 from challenges.models import Challenge
 from sandbox.models import Run
 from sandbox.reasons import Reason
-from submissions import actions, flow, scoring, standings, tasks
+from submissions import actions, boards, flow, scoring, tasks
 from submissions.models import Duel, Release, Standing, Submission, Team
 from submissions.states import MOVES, OVER, MoveNotAllowed, State
 
@@ -21,9 +23,11 @@ Ready = Callable[..., Submission]
 def leaks(a: float, b: float) -> dict[str, Any]:
     """The verdict of a duel that leaks the same in both folds."""
     return {
-        "values": [[a, b], [a, b]],
+        "leaks": [[a, b], [a, b]],
         "errors": [[0.02, 0.03], [0.02, 0.03]],
-        "auc": (a + 1) / 2, "tpr": b, "alpha": 0.1, "advantage": a, "members": 100, "nonmembers": 100,
+        "replicates": bootstrap.pack(np.full((bootstrap.RESAMPLES, 2, 2), [a, b])),
+        "mean_leak": (a + b) / 2,
+        "detail": {"auc": (a + 1) / 2, "tpr": b, "alpha": 0.1, "advantage": a, "members": 100, "nonmembers": 100},
     }  # fmt: skip
 
 
@@ -175,7 +179,7 @@ def test_withdrawing_cancels_open_runs_and_clears_the_board(
     assert run.state == Run.State.CANCELLED
     assert not Duel.objects.exists()
     assert attack.state == State.SCORED
-    assert standings.board(challenge=clinic, kind="defense") == []
+    assert boards.board(challenge=clinic, kind="defense") == []
     with pytest.raises(actions.Refused):
         actions.withdraw(submission=defense, by=ada)
 
@@ -297,6 +301,6 @@ def test_the_matrix_forgets_whom_the_boards_forgot(ready: Ready, release: Any, c
     defense, attack = ready("ada", "defense"), ready("ben", "attack")
     release(defense, utility=0.8)
     end_duel(attack.duels.get(), 0.1, 0.1)
-    assert len(standings.matrix(challenge=clinic).cells) == 1
+    assert len(boards.matrix(challenge=clinic).cells) == 1
     actions.disqualify(submission=defense, by=olga)
-    assert standings.matrix(challenge=clinic).cells == {}
+    assert boards.matrix(challenge=clinic).cells == {}

@@ -15,7 +15,7 @@ from anomed_site.models import User
 from challenges.models import Challenge
 from sandbox import retention as sandbox_retention
 from sandbox.models import Image, Run
-from submissions import actions, flow, retention, standings, tasks
+from submissions import actions, boards, flow, retention, standings, tasks
 from submissions.models import Duel, Release, Standing, Step, Submission, Team, Upload
 
 pytestmark = pytest.mark.django_db
@@ -106,14 +106,14 @@ class TestReleases:
         )
         standings.refresh_all(clinic)
         before = list(Standing.objects.order_by("pk").values())
-        board = standings.board(challenge=clinic, kind="defense")
+        board = boards.board(challenge=clinic, kind="defense")
         close(clinic, days=29)
         assert sweep() == {}
         close(clinic, days=31)
         assert sweep() == {"entries' releases": (1, 100)}
         assert not made.folder.exists()
         assert list(Standing.objects.order_by("pk").values()) == before
-        assert standings.board(challenge=Challenge.objects.get(), kind="defense") == board
+        assert boards.board(challenge=Challenge.objects.get(), kind="defense") == board
         assert Duel.objects.get() == duel
 
     def test_of_an_entry_that_still_owes_a_duel(

@@ -1,0 +1,52 @@
+"""The stored matrix as arrays: what every board, interval and export is computed from."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from uuid import UUID
+
+import numpy as np
+
+from challenges.metrics import duel as metrics
+from challenges.models import Phase
+from challenges.scenarios.base import Floats
+from submissions.models import Duel, Submission
+
+
+@dataclass(frozen=True, eq=False)
+class Faced:
+    """The finished, valid duels against one defense in a phase, attacks in order of submission.
+
+    `leaks` and `errors` are [unit, attack, metric]; the units are the folds of the first seed, then of the next.
+    """
+
+    attacks: list[UUID]
+    leaks: Floats
+    errors: Floats
+    baseline_leak: float  # cross-fitted W over the organiser's baselines alone
+
+    @classmethod
+    def by(cls, defense: Submission, phase: Phase, seeds: int) -> "Faced":
+        """Only attacks with a result for each of the `seeds` count: units must hold the same attacks."""
+        rows = (
+            Duel.objects.done()
+            .valid()
+            .filter(release__submission=defense, release__phase=phase)
+            .filter(attack__in=Submission.objects.taking_part(phase))
+            .order_by("attack__created_at", "attack", "release__seed")
+            .values_list("attack", "attack__role", "leaks", "errors")
+        )
+        leaks: dict[UUID, list[list[float]]] = defaultdict(list)
+        errors: dict[UUID, list[list[float]]] = defaultdict(list)
+        finished: dict[UUID, int] = defaultdict(int)
+        roles: dict[UUID, str] = {}
+        for attack, role, leak, error in rows:
+            leaks[attack] += leak
+            errors[attack] += error
+            finished[attack] += 1
+            roles[attack] = role
+        whole = [attack for attack in leaks if finished[attack] == seeds]
+        array = np.array([leaks[attack] for attack in whole]).swapaxes(0, 1) if whole else np.zeros((0, 0, 0))
+        spread = np.array([errors[attack] for attack in whole]).swapaxes(0, 1) if whole else np.zeros((0, 0, 0))
+        baselines = [place for place, attack in enumerate(whole) if roles[attack] == Submission.Role.BASELINE]
+        baseline_leak = metrics.crossfit_worst_leak(array[:, baselines]) if baselines else 0.0
+        return cls(attacks=whole, leaks=array, errors=spread, baseline_leak=baseline_leak)
