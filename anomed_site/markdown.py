@@ -15,7 +15,7 @@ _TAGS = {
 _ATTRIBUTES = {"a": {"href", "title"}, "img": {"src", "alt", "title"}, "ol": {"start"}, "code": {"class"}}
 # markdown-it writes the alignment of cells as a style attribute, which the site's policy forbids.
 _parser = MarkdownIt("commonmark", {"html": False, "linkify": False}).enable(["table", "strikethrough"])
-_DOCUMENT_LINK = re.compile(r"^(?:\./)?([\w-]+)\.md(#[\w-]+)?$")
+_DOCUMENT_LINK = re.compile(r"^(?:\./|\.\./|scenarios/)?([\w-]+)\.md(#[\w-]+)?$")
 
 
 def render(text: str) -> SafeString:

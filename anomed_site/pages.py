@@ -73,11 +73,15 @@ def robots(request: HttpRequest) -> HttpResponse:
 
 
 def _documents() -> dict[str, Path]:
-    """Documents in the reader's language, by name; `name.de.md` is the German version of `name.md`."""
+    """Documents in the reader's language, by name; `name.de.md` is the German version of `name.md`.
+
+    First the guides, then a page for each scenario.
+    """
     language = (get_language() or "en").split("-")[0]
-    names = sorted(path.stem for path in DOCS.glob("*.md") if "." not in path.stem)
-    translated = {name: DOCS / f"{name}.{language}.md" for name in names}
-    return {name: path if path.is_file() else DOCS / f"{name}.md" for name, path in translated.items()}
+    found = [path for folder in (DOCS, DOCS / "scenarios") for path in sorted(folder.glob("*.md"))]
+    originals = {path.stem: path for path in found if "." not in path.stem}
+    translated = {name: path.with_name(f"{name}.{language}.md") for name, path in originals.items()}
+    return {name: path if path.is_file() else originals[name] for name, path in translated.items()}
 
 
 def _with_figures(challenges: QuerySet[Challenge]) -> QuerySet[Challenge]:

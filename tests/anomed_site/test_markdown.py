@@ -57,6 +57,8 @@ def test_links_do_not_endorse() -> None:
 def test_documents_link_each_other() -> None:
     assert 'href="/docs/organisers/#data"' in markdown.render("[x](organisers.md#data)")
     assert 'href="/docs/organisers/"' in markdown.render("[x](./organisers.md)")
+    assert 'href="/docs/organisers/"' in markdown.render("[x](../organisers.md)")
+    assert 'href="/docs/model-membership/"' in markdown.render("[x](scenarios/model-membership.md)")
 
 
 def test_the_title_is_the_first_heading() -> None:

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.test import Client
 from django.urls import reverse
 
+from anomed_site import pages
 from challenges.models import Challenge
 from sandbox.models import Host
 from submissions.models import Submission
@@ -253,3 +254,19 @@ def test_the_patient_id_is_not_among_the_columns(client: Client, clinic: Challen
     page = client.get(reverse("challenge_data", args=[clinic.slug])).content.decode()
     assert "<code>glucose</code>" in page
     assert "<code>patient</code>" not in page
+
+
+def test_documents_and_pages_of_scenarios_are_guides(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scenarios").mkdir()
+    (tmp_path / "organisers.md").write_text("# For organisers", encoding="utf-8")
+    (tmp_path / "scenarios" / "traces.md").write_text("# Traces\n\n[back](../organisers.md)", encoding="utf-8")
+    (tmp_path / "scenarios" / "traces.de.md").write_text("# Spuren", encoding="utf-8")
+    monkeypatch.setattr(pages, "DOCS", tmp_path)
+    contents = client.get(reverse("docs")).content.decode()
+    assert contents.index("For organisers") < contents.index("Traces")
+    page = client.get(reverse("docs_page", args=["traces"])).content.decode()
+    assert f'href="{reverse("docs_page", args=["organisers"])}"' in page
+    german = client.get(reverse("docs_page", args=["traces"]), headers={"Accept-Language": "de"})
+    assert "Spuren" in german.content.decode()
