@@ -261,7 +261,7 @@ def give_back(
 
 @transaction.atomic
 def vacate(run: Run) -> None:
-    """Gives slot and GPUs to the next run: the container has ended, and what it wrote has been collected."""
+    """Gives slot and GPUs to the next run: the container has ended."""
     if Run.objects.select_for_update().held(run).exists():
         _free(run)
 

@@ -183,7 +183,8 @@ class Attempt:
                 try:
                     with gpus.needed(self.run):
                         self._execute(place, lease, facts)
-                    leases.vacate(self.run)
+                    if self.run.gpus:  # needed to tell whether they were lost
+                        leases.vacate(self.run)
                     verdict = self._judge()
                 except Rejected as rejected:
                     reason, detail = rejected.reason, rejected.detail
@@ -239,6 +240,8 @@ class Attempt:
         with self.stage("container"):
             in_time = self._wait(place, container, adopted.seconds if adopted else 0)
         lease.check()
+        if not run.gpus:
+            leases.vacate(run)  # its container has ended: the next one may start while the outputs are collected
         with self.stage("collect"):
             written = pool.background(engine.log, container, run.scratch / "log.txt", conf().log_bytes)
             try:
