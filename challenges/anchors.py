@@ -12,16 +12,9 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 from sklearn.base import clone
-from sklearn.ensemble import (
-    HistGradientBoostingClassifier,
-    HistGradientBoostingRegressor,
-    RandomForestClassifier,
-    RandomForestRegressor,
-)
-from sklearn.impute import SimpleImputer
 from sklearn.model_selection import KFold
-from sklearn.pipeline import make_pipeline
 
+from challenges import zoo
 from challenges.features import Floats, answers, linear_model, matrix, one_thread
 from challenges.metrics.utility import HIGHER_IS_BETTER, score
 from challenges.schema import Schema, TableError
@@ -92,12 +85,7 @@ def _models(schema: Schema, rows: int) -> Iterator[tuple[str, Any]]:
     for strength in (0.01, 0.1, 1.0):
         yield f"linear model, C={strength}", linear_model(schema, strength)
     leaf = max(1, rows // 200)
-    forest = RandomForestClassifier if schema.labels else RandomForestRegressor
     for smallest in sorted({1, leaf, 3 * leaf}):
-        grown = forest(n_estimators=100, min_samples_leaf=smallest, random_state=_SEED)
-        imputer = SimpleImputer(strategy="median", keep_empty_features=True)
-        yield f"random forest, leaves of {smallest}", make_pipeline(imputer, grown)
-    boosting = HistGradientBoostingClassifier if schema.labels else HistGradientBoostingRegressor
-    for rounds, rate in ((60, 0.05), (150, 0.05)):
-        boosted = boosting(max_iter=rounds, learning_rate=rate, max_leaf_nodes=8, random_state=_SEED)
-        yield f"gradient boosting, {rounds} rounds", boosted
+        yield f"random forest, leaves of {smallest}", zoo.forest(schema, smallest)
+    for rounds in (60, 150):
+        yield f"gradient boosting, {rounds} rounds", zoo.boosting(schema, rounds)
