@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -38,7 +38,11 @@ _FOREIGN: Final = {
     b"\x80\x04": "This is a Python pickle",
     b"\x80\x05": "This is a Python pickle",
 }
+# More names than this would bury the sentence that lists them.
+_LISTED: Final = 30
 _NOT_UTF8: Final = "The file is not coded as UTF-8. Save it as “CSV UTF-8” or as Parquet."
+
+Kinds = Mapping[str, type[str] | type[float]]
 
 
 @dataclass(frozen=True)
@@ -87,12 +91,20 @@ def read_output(path: Path, text: str, numbers: tuple[str, ...], caps: Caps) -> 
     The file must hold exactly these columns, in any order. The texts come back dictionary-encoded, so that a long
     text repeated in every row costs its length once.
     """
-    _check_size(path, caps)
-    read = _output_from_parquet if path.suffix == ".parquet" else _output_from_csv
-    words, values = read(path, text, numbers, caps)
+    words, values = read_typed(path, {text: str, **dict.fromkeys(numbers, float)}, caps)
     if not np.isfinite(values).all():
         raise TableError("The numbers must be finite: there are empty, NaN or infinite cells.")
-    return words, values
+    return words[text], values
+
+
+def read_typed(path: Path, kinds: Kinds, caps: Caps) -> tuple[dict[str, pa.Array], NDArray[np.float64]]:
+    """The columns of texts by name, and a matrix of the numbers in the order of `kinds`, from a container's file.
+
+    The file must hold exactly the columns of `kinds`, in any order, as plain texts and plain numbers. An empty cell is
+    null or "" among the texts, which are dictionary-encoded, and NaN among the numbers, which may be infinite.
+    """
+    _check_size(path, caps)
+    return (_output_from_parquet if path.suffix == ".parquet" else _output_from_csv)(path, kinds, caps)
 
 
 def _check_size(path: Path, caps: Caps) -> None:
@@ -191,15 +203,11 @@ def _read_text(path: Path, caps: Caps) -> RawTable:
     return RawTable(columns, table.num_rows, delimiter)
 
 
-def _output_from_csv(
-    path: Path, text: str, numbers: tuple[str, ...], caps: Caps
-) -> tuple[pa.Array, NDArray[np.float64]]:
-    names, delimiter = _header(path, caps, (text, *numbers))
-    _check_columns(names, text, numbers)
-    types = {name: pa.string() if name == text else pa.float64() for name in names}
-    table = _parse_csv(path, names, delimiter, types)
-    words = table.column(text).combine_chunks().dictionary_encode()
-    return words, np.column_stack([table.column(name).to_numpy() for name in numbers])
+def _output_from_csv(path: Path, kinds: Kinds, caps: Caps) -> tuple[dict[str, pa.Array], NDArray[np.float64]]:
+    names, delimiter = _header(path, caps, tuple(kinds))
+    _check_columns(names, tuple(kinds))
+    types = {name: pa.string() if kinds[name] is str else pa.float64() for name in names}
+    return _parts(_parse_csv(path, names, delimiter, types), kinds, caps)
 
 
 # Parquet --------------------------------------------------------------------------------------------------------------
@@ -270,31 +278,43 @@ def _series(name: str, values: pa.ChunkedArray) -> pd.Series:
     raise TableError(f"Column “{name}” holds neither numbers nor texts. Change its type or remove it.")
 
 
-def _output_from_parquet(
-    path: Path, text: str, numbers: tuple[str, ...], caps: Caps
-) -> tuple[pa.Array, NDArray[np.float64]]:
+def _output_from_parquet(path: Path, kinds: Kinds, caps: Caps) -> tuple[dict[str, pa.Array], NDArray[np.float64]]:
     schema = _open_parquet(path, caps).schema_arrow
-    _check_columns(schema.names, text, numbers)
-    if not (pa.types.is_string(schema.field(text).type) or pa.types.is_large_string(schema.field(text).type)):
-        raise TableError(f"Column “{text}” must hold plain texts.")
-    for name in numbers:
-        if not (pa.types.is_integer(schema.field(name).type) or pa.types.is_floating(schema.field(name).type)):
+    _check_columns(schema.names, tuple(kinds))
+    for name, kind in kinds.items():
+        found = schema.field(name).type
+        if kind is str and not (pa.types.is_string(found) or pa.types.is_large_string(found)):
+            raise TableError(f"Column “{name}” must hold plain texts.")
+        if kind is float and not (pa.types.is_integer(found) or pa.types.is_floating(found)):
             raise TableError(f"Column “{name}” must hold plain numbers.")
-    table = _load(_open_parquet(path, caps, dictionaries=(text,)), [text, *numbers])
-    words = table.column(text).combine_chunks()
-    lengths = pc.binary_length(words.dictionary)
-    if len(words.dictionary) and (pc.max(lengths).as_py() or 0) > caps.cell:
-        raise TableError(f"Column “{text}” holds texts that are too long.")
-    columns = [table.column(name).cast(pa.float64(), safe=False).to_numpy() for name in numbers]
-    return words, np.column_stack(columns).astype(np.float64, copy=False)
+    words = tuple(name for name, kind in kinds.items() if kind is str)
+    return _parts(_load(_open_parquet(path, caps, dictionaries=words), list(kinds)), kinds, caps)
 
 
-def _check_columns(names: list[str], text: str, numbers: tuple[str, ...]) -> None:
-    wanted = (text, *numbers)
+def _parts(table: pa.Table, kinds: Kinds, caps: Caps) -> tuple[dict[str, pa.Array], NDArray[np.float64]]:
+    """A table of known types as its texts, dictionary-encoded, and the matrix of its numbers."""
+    words: dict[str, pa.Array] = {}
+    columns = [np.empty((table.num_rows, 0))]
+    for name, kind in kinds.items():
+        column = table.column(name)
+        if kind is float:
+            columns.append(column.cast(pa.float64(), safe=False).to_numpy()[:, None])
+            continue
+        words[name] = column.combine_chunks()
+        if not pa.types.is_dictionary(words[name].type):
+            words[name] = words[name].dictionary_encode()
+        lengths = pc.binary_length(words[name].dictionary)
+        if len(lengths) and (pc.max(lengths).as_py() or 0) > caps.cell:
+            raise TableError(f"Column “{name}” holds texts that are too long.")
+    return words, np.hstack(columns).astype(np.float64, copy=False)
+
+
+def _check_columns(names: list[str], wanted: tuple[str, ...]) -> None:
+    expected = f" Expected columns: {', '.join(wanted)}." if len(wanted) <= _LISTED else ""
     lacking = [name for name in wanted if name not in names]
     if lacking:
-        raise TableError(f"The column “{lacking[0]}” is missing. Expected columns: {', '.join(wanted)}.")
+        raise TableError(f"The column “{lacking[0]}” is missing.{expected}")
     if any(name in ("", "__index_level_0__") for name in names):
         raise TableError("The table was written with its index as a column. Write it without (index=False).")
     if len(names) != len(wanted):
-        raise TableError(f"There are columns that do not belong there. Expected columns: {', '.join(wanted)}.")
+        raise TableError(f"There are columns that do not belong there.{expected}")
