@@ -84,31 +84,19 @@ def compare(real: pd.DataFrame, made: pd.DataFrame, schema: Schema) -> dict[str,
     pairs of columns; `by_column` gives each column's. Likeness that cannot be computed is left out (None in
     `by_column`).
     """
-    names = [column.name for column in schema.shared]
-    numeric = {column.name for column in schema.shared if column.type != "category"}
-    arrays = {
-        column.name: tuple(
-            _numbers(table[column.name]) if column.name in numeric else _codes(table[column.name], column.categories)
-            for table in (real, made)
-        )
-        for column in schema.shared
-    }
-    likeness = {
-        name: (ks_complement if name in numeric else tv_complement)(*arrays[name])  # type: ignore[operator]
-        for name in names
-    }
-    coded = {
-        name: tuple(bins(arrays[name][0], values) for values in arrays[name]) if name in numeric else arrays[name]
-        for name in names
-    }
-    pairs = []
-    for first, second in combinations(names, 2):
-        if first in numeric and second in numeric:
-            (a, made_a), (b, made_b) = arrays[first], arrays[second]
-            pairs.append(correlation_similarity(a, b, made_a, made_b))
+    numbers: dict[str, tuple[Floats, Floats]] = {}
+    codes: dict[str, tuple[Codes, Codes]] = {}
+    likeness: dict[str, float] = {}
+    for column in schema.shared:
+        name = column.name
+        if column.type == "category":
+            codes[name] = _codes(real[name], column.categories), _codes(made[name], column.categories)
+            likeness[name] = tv_complement(*codes[name])
         else:
-            (a, made_a), (b, made_b) = coded[first], coded[second]
-            pairs.append(contingency_similarity(a, b, made_a, made_b))
+            first, second = numbers[name] = _numbers(real[name]), _numbers(made[name])
+            codes[name] = bins(first, first), bins(first, second)
+            likeness[name] = ks_complement(first, second)
+    pairs = [_pair(a, b, numbers, codes) for a, b in combinations(likeness, 2)]
     gaps = [
         missing_similarity(real[column.name].isna().to_numpy(), made[column.name].isna().to_numpy())
         for column in schema.shared
@@ -121,8 +109,16 @@ def compare(real: pd.DataFrame, made: pd.DataFrame, schema: Schema) -> dict[str,
     return found
 
 
+def _pair(a: str, b: str, numbers: dict[str, tuple[Floats, Floats]], codes: dict[str, tuple[Codes, Codes]]) -> float:
+    """Two numbers are compared by their correlation, any other pair by its combinations."""
+    if a in numbers and b in numbers:
+        return correlation_similarity(numbers[a][0], numbers[b][0], numbers[a][1], numbers[b][1])
+    return contingency_similarity(codes[a][0], codes[b][0], codes[a][1], codes[b][1])
+
+
 def _numbers(column: pd.Series) -> Floats:
-    return column.to_numpy(dtype=np.float64, na_value=np.nan)
+    values: Floats = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    return values
 
 
 def _codes(column: pd.Series, categories: tuple[str, ...]) -> Codes:
@@ -131,7 +127,9 @@ def _codes(column: pd.Series, categories: tuple[str, ...]) -> Codes:
 
 def _correlation(a: Floats, b: Floats) -> float:
     both = ~(np.isnan(a) | np.isnan(b))
-    x, y = a[both] - np.mean(a[both]) if both.any() else a[both], b[both] - np.mean(b[both]) if both.any() else b[both]
+    if not both.any():
+        return float("nan")
+    x, y = a[both] - a[both].mean(), b[both] - b[both].mean()
     spread = float(np.sqrt((x**2).sum() * (y**2).sum()))
     return float((x * y).sum() / spread) if spread > 0 else float("nan")
 
