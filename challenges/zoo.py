@@ -75,10 +75,12 @@ def tstr(
     test records, drawn within each class. `facts` holds the metric of each model by name. A table whose target never
     varies teaches its one answer. Takes some seconds.
     """
+    unknown = np.isnan(inputs).all(axis=0)  # gradient boosting does not bear columns without any value
+    inputs, test_inputs = np.where(unknown, 0.0, inputs), np.where(unknown, 0.0, test_inputs)
     given: dict[str, Floats] = {}
     with one_thread():
         for name, model in models(schema, len(inputs)).items():
-            given[name] = _taught(model, inputs, targets, weights, test_inputs, schema)
+            given[name] = answers_of(model, inputs, targets, weights, test_inputs, schema)
     strata = np.unique(test_truth, return_inverse=True)[1] if schema.labels else np.zeros(len(test_truth), np.int64)
     counts = bootstrap.draw(derive(resample, "test"), strata)
     facts = {name: score(metric, schema, test_truth, values) for name, values in given.items()}
@@ -86,7 +88,7 @@ def tstr(
     return Utility(float(np.mean(list(facts.values()))), np.mean(replicates, axis=0), {"models": facts})
 
 
-def _taught(
+def answers_of(
     model: Any, inputs: Floats, targets: NDArray[Any], weights: Floats | None, test_inputs: Floats, schema: Schema
 ) -> Floats:
     """A model's answers to the test part: [tests, answer columns]."""
