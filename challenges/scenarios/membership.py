@@ -1,19 +1,81 @@
-"""What the games of membership inference share: scores of candidates become the leaks A and B (SCORING 3)."""
+"""What the games of membership inference share: what attacks are told, how their scores become leaks (SCORING 3)."""
 
 from __future__ import annotations
 
-from typing import Final
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 
+from challenges.findings import Finding
 from challenges.metrics import bootstrap, membership
-from challenges.scenarios.base import Board, Floats, Leaks
+from challenges.scenarios import trials
+from challenges.scenarios.base import Board, Floats, Game, Leaks, Scenario, require, write_task
+from challenges.scenarios.containers import names_of, people, write_named, write_shuffled
+from challenges.scenarios.outputs import read_rows
+from challenges.scenarios.trials import Trial
 from challenges.splits import Flags, derive
 
 MEMBERSHIP_METRICS: Final = ("auc", "tpr")
 # So many non-members are needed before a rate of one in a hundred means anything.
 _ENOUGH_NONMEMBERS: Final = 500
 _STRICT_FPR, _LENIENT_FPR = 0.01, 0.10
+_SCORES: Final = "scores.npy"
+
+
+class MembershipScenario(Scenario):
+    """A game in which attacks tell members of the training data from others.
+
+    An attack is told of candidates, of aux (records that were never trained on) and of some known candidates; its
+    result is `scores.npy` (float64, aligned to `deal.scored`). What it gets of the release is the subclass's matter.
+    """
+
+    @abstractmethod
+    def write_release(self, board: Board, release: Path, folder: Path) -> dict[str, str]:
+        """Writes for an attack what the defense gave away; returns the entries for task.json."""
+
+    def write_attack(self, board: Board, folder: Path) -> None:
+        """Fills the folder of an attack's step."""
+        deal, columns = board.deal, board.game.schema.shared
+        release = require(board.release)
+        files: dict[str, str] = {}
+        for name, positions, member in (
+            ("candidates", deal.scored, None),
+            ("aux", deal.aux, None),
+            ("known", deal.revealed, deal.revealed_member),
+        ):
+            files |= write_named(board, folder, name, people(board, positions, columns, member))
+        files |= self.write_release(board, release, folder)
+        write_task(self.attack_step, board, folder, files)
+
+    def write_train(self, board: Board, folder: Path) -> dict[str, str]:
+        """Writes what a defense may learn from; returns the entry for task.json."""
+        return write_shuffled(board, folder, "train", people(board, board.deal.train, board.game.schema.shared))
+
+    def read_scores(self, board: Board, collected: Path, result: Path) -> dict[str, Any]:
+        """Turns an attack's `scores` into `scores.npy`."""
+        number = len(board.deal.scored)
+        values = read_rows(collected, "scores", names_of(board, "candidates", number), ("score",))
+        result.mkdir(parents=True, exist_ok=True)
+        np.save(result / _SCORES, values[:, 0])
+        return {"rows": number}
+
+    def metrics(self, game: Game) -> tuple[str, ...]:
+        """A and B of SCORING 3."""
+        return MEMBERSHIP_METRICS
+
+    def leaks(self, board: Board, result: Path) -> Leaks:
+        """A and B of each fold (all scored candidates, if there is one fold)."""
+        return membership_leaks(board, np.load(result / _SCORES, allow_pickle=False))
+
+    def look(self, trial: Trial) -> list[Finding]:
+        """The number of candidates, classes, folds, and the blind control of the deals."""
+        return [*trials.size(trial), *trials.classes(trial), *trials.folds(trial), *trials.blindness(trial)]
+
+    def look_at_sample(self, trial: Trial) -> list[Finding]:
+        """Whether the sample holds all classes in each part, and members and non-members in each fold."""
+        return trials.rehearsal(trial)
 
 
 def membership_leaks(board: Board, scores: Floats) -> Leaks:

@@ -55,11 +55,6 @@ class Trial:
         return self.deals[0]
 
 
-def membership(trial: Trial) -> list[Finding]:
-    """All that is looked at where attacks tell members from non-members."""
-    return [*size(trial), *classes(trial), *folds(trial), *blindness(trial)]
-
-
 def classes(trial: Trial) -> list[Finding]:
     """Every class can be learnt, by defenses and by attacks, and measured."""
     schema, deal, target = trial.schema, trial.deal, trial.table[trial.schema.target]
