@@ -32,13 +32,13 @@ def board_of(step: Step) -> Board:
         seed=step.seed,
         release=_release_folder(step),
         previous=step.previous.run.result_folder if step.previous else None,
-        resample=resample_key(phase, step.seed),
+        resample=resample_key(phase),
     )
 
 
-def resample_key(phase: Phase | None, seed: int) -> bytes:
-    """The key of the bootstrap: one for all releases and duels of a phase and seed, so that they can be compared."""
-    return splits.derive(SAMPLE_SECRET if phase is None else bytes(phase.secret), "resample", str(seed))
+def resample_key(phase: Phase | None) -> bytes:
+    """The key of the bootstrap: one for all of a phase, so that its releases and its duels can be compared."""
+    return splits.derive(SAMPLE_SECRET if phase is None else bytes(phase.secret), "resample")
 
 
 def private_deal(step: Step) -> Deal:

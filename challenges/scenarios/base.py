@@ -68,8 +68,8 @@ class Board:
 
     `key` is this run's secret: its row tokens and shuffles derive from it, so that the step can be replayed.
     `release` is the folder of the release under attack; `previous` the result folder of the step before.
-    `resample` is the key of the bootstrap: the same for all attacks on a release and for all defenses of a phase and
-    seed, so that whatever is compared is compared over the same resamples.
+    `resample` is the key of the bootstrap, the same for all of a phase: what is compared is compared over the same
+    resamples, and the test part, which all seeds share, is resampled once for all of them.
     """
 
     game: Game

@@ -88,7 +88,7 @@ def membership_leaks(board: Board, scores: Floats) -> Leaks:
     member, fold = deal.scored_member, deal.scored_fold
     nonmembers = int((~member).sum())
     alpha = _STRICT_FPR if nonmembers >= _ENOUGH_NONMEMBERS else _LENIENT_FPR
-    counts = bootstrap.draw(derive(board.resample, "scored"), 2 * fold + member)
+    counts = bootstrap.draw(derive(board.resample, "scored", str(board.seed)), 2 * fold + member)
     units = [fold == number for number in range(int(fold.max()) + 1)]
     estimates = [_unit(member[unit], scores[unit], alpha) for unit in units]
     return Leaks(
