@@ -39,7 +39,7 @@ def normal(values: Any, errors: Any, key: bytes, resamples: int) -> Floats:
 
 def normalised_utility(u: Floats, trivial: float, reference: float) -> Floats:
     """`duel.normalised_utility` in each resample: [R, seeds] -> [R]."""
-    return np.clip((u.mean(axis=1) - trivial) / (reference - trivial), 0, 1)
+    return np.asarray(np.clip((u.mean(axis=1) - trivial) / (reference - trivial), 0, 1))
 
 
 def worst_leak(leaks: Floats) -> Floats:
@@ -108,7 +108,7 @@ def bands(values: Sequence[float], replicates: Sequence[Floats]) -> list[int]:
 
 
 def _reach(spread: Floats) -> float:
-    """How many of its standard errors the difference of any two of [entries, R] strays at most, in 95 % of resamples."""
+    """How many standard errors the difference of any two of [entries, R] strays at most, in 95 % of resamples."""
     farthest = np.zeros(spread.shape[1])
     for entry in range(len(spread) - 1):
         apart = spread[entry] - spread[entry + 1 :]
