@@ -6,6 +6,7 @@ Used through `challenges.tables`. Everything that is dropped or looks odd become
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -83,7 +84,8 @@ def profile(
     """Reads an organiser's CSV or Parquet file and says what is in it.
 
     `target` may be left open at first, `task` is guessed from the target if it is not given, `patient` names the column
-    that tells patients apart, `roles` gives roles to other columns. Call it in an isolated child; raises TableError.
+    that tells patients apart, `roles` gives roles to other columns ("day_*": to all whose names begin so). Call it in
+    an isolated child; raises TableError.
     """
     raw = read_raw(path, suffix)
     if raw.rows == 0:
@@ -118,7 +120,13 @@ def _with_features(columns: Iterable[Column], target: str | None) -> Schema:
 
 
 def _roles(raw: RawTable, target: str | None, patient: str | None, roles: Mapping[str, Role]) -> dict[str, Role]:
-    chosen: dict[str, Role] = dict(roles)
+    """The chosen role of each column that has one. A name with `*` stands for all columns that fit; plain names win."""
+    chosen: dict[str, Role] = {}
+    for pattern, wanted in sorted(roles.items(), key=lambda item: "*" not in item[0]):
+        fitting = [column for column in raw.columns if _fits(column, pattern)] if "*" in pattern else [pattern]
+        if not fitting:
+            raise TableError(f"No column of the table fits “{pattern}”.")
+        chosen |= dict.fromkeys(fitting, wanted)
     if target and target == patient:
         raise TableError("The target cannot be the patient id as well.")
     for name, role in ((target, "target"), (patient, "patient")):
@@ -129,6 +137,11 @@ def _roles(raw: RawTable, target: str | None, patient: str | None, roles: Mappin
         if name not in raw.columns:
             raise TableError(f"There is no column “{name}” in the table.")
     return chosen
+
+
+def _fits(name: str, pattern: str) -> bool:
+    """Whether a column is among those that a name with `*` stands for."""
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
 
 
 def _kept(raw: RawTable, roles: Mapping[str, Role], notes: list[str]) -> list[str]:

@@ -15,7 +15,7 @@ import pytest
 
 from challenges import tables, untrusted
 from challenges.schema import Column, Schema
-from challenges.tables import TableError
+from challenges.tables import Role, TableError
 from tests.challenges.conftest import ROWS, clinic
 
 Write = Callable[..., Path]
@@ -108,6 +108,21 @@ def test_profile_and_schema_survive_json(write_csv: Write) -> None:
     assert again == found
     assert again.schema.column("age").role == "quasi-identifier"
     assert again.schema.task == "regression"
+
+
+def test_a_role_for_columns_whose_names_begin_alike(write_csv: Write) -> None:
+    days = {f"day{day}_{hour}": [day, hour, day + hour] for day in (1, 2) for hour in (0, 1)}
+    path = write_csv(pd.DataFrame({**days, "day1.note": [1, 2, 4], "y": ["a", "b", "a"]}).to_csv(index=False))
+    roles: dict[str, Role] = {"day1_1": "secret", "day1_*": "quasi-identifier"}
+    schema = tables.profile(path, ".csv", target="y", roles=roles).schema
+    assert {column.name: column.role for column in schema.columns} == {
+        "day1_0": "quasi-identifier",
+        "day1_1": "secret",
+        "day2_0": "feature",
+        "day2_1": "feature",
+        "day1.note": "feature",
+        "y": "target",
+    }
 
 
 def _column(write_csv: Write, values: Any, **more: Any) -> Column:
@@ -349,6 +364,7 @@ def test_unusable_csv_files_are_refused_with_a_sentence(write_csv: Write, name: 
         ({"target": "diabetes", "patient": "nobody"}, "no column “nobody”"),
         ({"target": "diabetes", "patient": "diabetes"}, "cannot be the patient id as well"),
         ({"target": "diabetes", "roles": {"nowhere": "secret"}}, "no column “nowhere”"),
+        ({"target": "diabetes", "roles": {"nowhere*": "secret"}}, "No column of the table fits “nowhere\\*”"),
         ({"target": "diabetes", "roles": {"age": "king"}}, "unknown role"),
         ({"target": "diabetes", "task": "regression"}, "holds texts"),
         ({"target": "stage", "task": "binary"}, "3 classes"),
