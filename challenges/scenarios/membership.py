@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ from challenges.scenarios.base import Board, Floats, Game, Leaks, Scenario, requ
 from challenges.scenarios.containers import names_of, people, write_named, write_shuffled
 from challenges.scenarios.outputs import read_rows
 from challenges.scenarios.trials import Trial
-from challenges.splits import Flags, derive
+from challenges.splits import Deal, Flags, derive
 
 MEMBERSHIP_METRICS: Final = ("auc", "tpr")
 # So many non-members are needed before a rate of one in a hundred means anything.
@@ -81,20 +82,16 @@ class MembershipScenario(Scenario):
 def membership_leaks(board: Board, scores: Floats) -> Leaks:
     """A and B of each fold from scores that are aligned to `deal.scored`; higher means "was in the training data".
 
-    alpha follows from the duel's non-members, all folds together, so that folds are comparable. Resamples keep the
-    numbers of members and non-members of each fold.
+    Resamples keep the numbers of members and non-members of each fold; every seed draws its own.
     """
     deal = board.deal
-    member, fold = deal.scored_member, deal.scored_fold
-    nonmembers = int((~member).sum())
-    alpha = _STRICT_FPR if nonmembers >= _ENOUGH_NONMEMBERS else _LENIENT_FPR
-    counts = bootstrap.draw(derive(board.resample, "scored", str(board.seed)), 2 * fold + member)
-    units = [fold == number for number in range(int(fold.max()) + 1)]
-    estimates = [_unit(member[unit], scores[unit], alpha) for unit in units]
+    member, fold, alpha = deal.scored_member, deal.scored_fold, _alpha(deal)
+    values, errors = estimates(deal, scores)
+    counts = _resamples(derive(board.resample, "scored", str(board.seed)), deal)
     return Leaks(
-        values=np.array([values for values, _errors in estimates]),
-        errors=np.array([errors for _values, errors in estimates]),
-        replicates=np.stack([_replicates(member[u], scores[u], counts[:, u], alpha) for u in units], axis=1),
+        values=values,
+        errors=errors,
+        replicates=np.stack([_replicates(member[u], scores[u], counts[:, u], alpha) for u in _units(deal)], axis=1),
         detail={
             "auc": membership.roc_auc(member, scores),
             "tpr": membership.tpr_at_fpr(member, scores, alpha),
@@ -102,9 +99,34 @@ def membership_leaks(board: Board, scores: Floats) -> Leaks:
             "advantage": membership.advantage(member, scores),
             "epsilon": membership.audited_epsilon(member, scores, fold),
             "members": int(member.sum()),
-            "nonmembers": nonmembers,
+            "nonmembers": int((~member).sum()),
         },
     )
+
+
+def estimates(deal: Deal, scores: Floats) -> tuple[Floats, Floats]:
+    """A and B of each fold, and their standard errors, both [folds, 2].
+
+    alpha follows from the duel's non-members, all folds together, so that folds are comparable.
+    """
+    member, alpha = deal.scored_member, _alpha(deal)
+    made = [_unit(member[unit], scores[unit], alpha) for unit in _units(deal)]
+    return np.array([values for values, _errors in made]), np.array([errors for _values, errors in made])
+
+
+def _alpha(deal: Deal) -> float:
+    return _STRICT_FPR if int((~deal.scored_member).sum()) >= _ENOUGH_NONMEMBERS else _LENIENT_FPR
+
+
+def _units(deal: Deal) -> list[Flags]:
+    fold = deal.scored_fold
+    return [fold == number for number in range(int(fold.max()) + 1)]
+
+
+@lru_cache(maxsize=4)
+def _resamples(key: bytes, deal: Deal) -> bootstrap.Counts:
+    """Kept for the next attack on the same release: drawing takes longer than all the rest."""
+    return bootstrap.draw(key, 2 * deal.scored_fold + deal.scored_member)
 
 
 def _unit(member: Flags, scores: Floats, alpha: float) -> tuple[tuple[float, float], tuple[float, float]]:

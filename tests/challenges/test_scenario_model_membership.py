@@ -242,6 +242,24 @@ def test_utility_is_scored_on_the_test_part_only(
     assert (utility.replicates == utility.value).all()
 
 
+def test_all_seeds_resample_the_test_part_alike_and_the_candidates_each_on_its_own(
+    make_board: MakeBoard, tmp_path: Path
+) -> None:
+    """They share the test patients, so that a mean over seeds is no surer of the utility, but not the coins."""
+    first = replace(make_board(), resample=b"the phase's key")
+    second = replace(first, seed=first.seed + 1)
+    random = np.random.default_rng(2)
+    np.save(
+        tmp_path / "answers.npy",
+        canonical_answers(random.dirichlet((1, 1), len(first.deal.queries)), first.game.schema),
+    )
+    np.save(tmp_path / "scores.npy", random.random(len(first.deal.scored)))
+    utilities = [SCENARIO.utility(board, tmp_path).replicates for board in (first, second)]
+    leaks = [SCENARIO.leaks(board, tmp_path).replicates[:, 0, 0] for board in (first, second)]
+    assert np.array_equal(*utilities)
+    assert abs(np.corrcoef(*leaks)[0, 1]) < 0.2
+
+
 def test_white_box_attacks_get_the_model_too(make_board: MakeBoard, tmp_path: Path) -> None:
     board = released(make_board(white_box=True), tmp_path)
     task = write("attack", board, tmp_path / "in")
