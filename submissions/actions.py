@@ -1,5 +1,6 @@
 """What participants do: join, enter, choose, withdraw. One function per verb; each refuses with a plain sentence."""
 
+import math
 import re
 import shutil
 from pathlib import PurePath
@@ -58,10 +59,13 @@ def enter(
     name: str = "",
     note: str = "",
     role: str = Submission.Role.ENTRY,
+    declared_epsilon: float | None = None,
+    declared_delta: float | None = None,
 ) -> Submission:
     """Opens an entry, whose image of `size` bytes is then uploaded to `submission.upload`.
 
-    Anchors and baselines (`role`) are entered by an organiser and belong to no team.
+    Anchors and baselines (`role`) are entered by an organiser and belong to no team. A defense may declare that it is
+    (epsilon, delta)-differentially private; readers are told that nobody verified it.
     """
     challenge = flow.lock(challenge)  # two browsers cannot both take the last place of a quota
     if challenge.current_phase is None:
@@ -74,6 +78,7 @@ def enter(
     elif refusal := quotas.left(team).refusal:
         raise Refused(refusal)
     _check_size(size)
+    _check_guarantee(kind, declared_epsilon, declared_delta)
     submission = Submission.objects.create(
         challenge=challenge,
         team=team,
@@ -81,6 +86,8 @@ def enter(
         role=role,
         name=_clean_name(name) or _clean_name(_stem(file_name)) or _("unnamed"),
         note=note,
+        declared_epsilon=declared_epsilon,
+        declared_delta=declared_delta,
         created_by=by,
     )
     Upload.objects.create(submission=submission, file_name=file_name[:200], size=size)
@@ -154,6 +161,17 @@ def _check_role(*, challenge: Challenge, by: Any, kind: str, role: str) -> None:
         raise Refused(_("Only organisers of the challenge enter anchors and baselines."))
     if (role == Submission.Role.BASELINE) != (kind == Submission.Kind.ATTACK):
         raise Refused(_("Baselines are attacks; anchors are defenses."))
+
+
+def _check_guarantee(kind: str, epsilon: float | None, delta: float | None) -> None:
+    if epsilon is None and delta is None:
+        return
+    if kind != Submission.Kind.DEFENSE:
+        raise Refused(_("Only a defense can declare differential privacy."))
+    if epsilon is None or not 0 < epsilon < math.inf:
+        raise Refused(_("Epsilon is a number above 0."))
+    if delta is not None and not 0 <= delta < 1:
+        raise Refused(_("Delta is at least 0 and less than 1."))
 
 
 def _check_size(size: int) -> None:

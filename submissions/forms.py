@@ -51,6 +51,21 @@ class SubmitForm(forms.Form):
         help_text=_("For your team and the organisers: what is new in this version?"),
     )
 
+    declared_epsilon = forms.FloatField(
+        label=_("Declared epsilon"),
+        required=False,
+        min_value=0,
+        widget=forms.NumberInput(attrs={"step": "any"}),
+        help_text=_("Of a defense with differential privacy. Its risk card shows it as declared, not verified."),
+    )
+    declared_delta = forms.FloatField(
+        label=_("Declared delta"),
+        required=False,
+        min_value=0,
+        max_value=1,
+        widget=forms.NumberInput(attrs={"step": "any"}),
+    )
+
     def __init__(self, *args: Any, can_enter: bool, is_organiser: bool, **kwargs: Any) -> None:
         """Organisers may also enter anchors and baselines; without a team of their own, only those."""
         super().__init__(*args, **kwargs)

@@ -145,6 +145,9 @@ class Submission(models.Model):
     failure_reason = models.CharField(_("failure"), max_length=20, choices=Reason, blank=True)
     failure_cause = models.CharField(_("cause"), max_length=20, choices=Reason, blank=True)  # within a rehearsal
     failure_detail = models.TextField(blank=True)  # for the team: of the upload or the rehearsal, never of private data
+    # What its team declares of (epsilon, delta)-differential privacy; nobody verifies it.
+    declared_epsilon = models.FloatField(_("declared epsilon"), null=True, blank=True)
+    declared_delta = models.FloatField(_("declared delta"), null=True, blank=True)
     created_at = models.DateTimeField(_("created"), default=timezone.now)
     ready_at = models.DateTimeField(null=True)
     ended_at = models.DateTimeField(null=True)
@@ -436,3 +439,21 @@ class Standing(models.Model):
 
     def __str__(self) -> str:
         return f"{self.submission_id}: {self.public_score}"
+
+
+class Exposure(models.Model):
+    """How far single records of a defense stand out, over all duels that count; never a record's own value."""
+
+    submission = models.ForeignKey(Submission, models.CASCADE, related_name="exposures")
+    phase = models.ForeignKey(Phase, models.CASCADE, related_name="+")
+    facts = models.JSONField(default=dict)  # challenges.metrics.exposure.Exposure; empty if it cannot be measured
+    duels = models.PositiveIntegerField()  # that it was measured from
+    measured_at = models.DateTimeField()
+
+    class Meta:
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.UniqueConstraint(fields=["submission", "phase"], name="one_exposure_per_phase"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.submission_id}: exposure"

@@ -16,18 +16,29 @@ from sandbox.models import Run
 from sandbox.retention import Tally, before, folders_by_id, is_stray, remove, report, size_of
 from submissions import uploads
 from submissions.models import Step, Submission, Upload
-from submissions.states import UNDER_WAY
+from submissions.states import READY, UNDER_WAY
 
 
 class StepKeeper:
     """Keeps for the sandbox what entries still need: see `sandbox.retention.Keeper`."""
 
     def results(self, runs: Collection[UUID]) -> set[UUID]:
-        """Results of entries on their way to a release, and those that a waiting step reads."""
+        """Results of entries on their way to a release, those that a waiting step reads, and those of duels that may
+        be measured again with the next attack.
+        """
         alive = [Run.State.QUEUED, Run.State.RUNNING]
         unfinished = Step.objects.filter(run__in=runs, duel=None, submission__state__in=UNDER_WAY)
         read = Step.objects.filter(previous__run__in=runs, run__state__in=alive)
-        return {*unfinished.values_list("run", flat=True), *read.values_list("previous__run", flat=True)}
+        played = Step.objects.filter(
+            run__in=runs,
+            duel__release__submission__state__in=READY,
+            duel__release__submission__challenge__status=Challenge.Status.PUBLISHED,
+        )
+        return {
+            *unfinished.values_list("run", flat=True),
+            *read.values_list("previous__run", flat=True),
+            *played.values_list("run", flat=True),
+        }
 
     def images(self, images: Collection[int], since: datetime) -> set[int]:
         """Images of entries that may still be played, or were until then."""

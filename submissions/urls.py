@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from submissions.views import boards, challenge, entries, submit
+from submissions.views import boards, cards, challenge, entries, submit
 
 urlpatterns = [
     path("challenges/<slug:slug>/", challenge.overview, name="challenge"),
@@ -12,6 +12,7 @@ urlpatterns = [
     path("challenges/<slug:slug>/join/", challenge.join, name="challenge_join"),
     path("challenges/<slug:slug>/boards/", boards.boards, name="challenge_boards"),
     path("challenges/<slug:slug>/matrix/", boards.matrix, name="challenge_matrix"),
+    path("challenges/<slug:slug>/cards/<uuid:pk>/", cards.card, name="card"),
     path("challenges/<slug:slug>/submissions/", entries.own, name="challenge_submissions"),
     path("challenges/<slug:slug>/submit/", submit.submit, name="submit"),
     path("submissions/<uuid:pk>/", entries.detail, name="submission"),

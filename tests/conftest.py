@@ -17,8 +17,9 @@ from challenges import samples, tables
 from challenges.models import Challenge, Dataset, Phase
 from sandbox.models import Image
 from submissions import actions, flow
-from submissions.models import Submission, Team
+from submissions.models import Duel, Submission, Team
 from submissions.states import State
+from tests import played
 from tests.arena import patients
 
 PASSWORD = "correct horse battery"
@@ -152,3 +153,16 @@ def ready(clinic: Challenge, teams: dict[str, Team], olga: User, image: Image) -
         return submission
 
     return make
+
+
+@pytest.fixture
+def met(ready: Callable[..., Submission]) -> Submission:
+    """Ada's defense, met by two baselines and by Ben's attack, which knows some members for certain."""
+    defense = ready("ada", "defense", name="linear")
+    for name in ("random", "loss"):
+        ready("", "attack", role="baseline", name=name)
+    ready("ben", "attack", name="sharp")
+    played.release(defense)
+    for duel in Duel.objects.pending().select_related("attack"):
+        played.duel(duel, strength=0.2, known=0.4 if duel.attack.name == "sharp" else 0.0)
+    return Submission.objects.with_context().get(pk=defense.pk)

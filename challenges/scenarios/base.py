@@ -15,8 +15,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from challenges.metrics.exposure import Told
 from challenges.metrics.utility import METRICS_OF
 from challenges.scenarios import options
+from challenges.scenarios.criteria import Criterion
 from challenges.scenarios.options import Option
 from challenges.schema import Schema
 from challenges.splits import Deal
@@ -124,6 +126,8 @@ class Scenario(ABC):
     # Settings of its challenges; and what its check may find beside the findings all know: code: (title, sentence).
     options: ClassVar[tuple[Option, ...]] = ()
     sentences: ClassVar[Mapping[str, tuple[Any, Any]]] = {}
+    # What its attacks say about the three criteria of WP 216; one that is not named counts as not measured.
+    criteria: ClassVar[Mapping[str, Criterion]] = {}
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -156,6 +160,13 @@ class Scenario(ABC):
     @abstractmethod
     def leaks(self, board: Board, result: Path) -> Leaks:
         """What an attack's canonical result takes from the release it met."""
+
+    def told(self, board: Board, result: Path) -> Told | None:
+        """What an attack's canonical result says about each scored record; None where that is not to be had.
+
+        For the exposure of single records: a higher score means "this person gave more away".
+        """
+        return None
 
     @abstractmethod
     def reference_release(self, board: Board, folder: Path) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
 from challenges.findings import Finding
 from challenges.metrics import bootstrap, membership
+from challenges.metrics.exposure import Told
 from challenges.scenarios import trials
 from challenges.scenarios.base import Board, Floats, Game, Leaks, Scenario, require, write_task
 from challenges.scenarios.containers import names_of, people, write_named, write_shuffled
+from challenges.scenarios.criteria import MEMBERSHIP, Criterion
 from challenges.scenarios.outputs import read_rows
 from challenges.scenarios.trials import Trial
 from challenges.splits import Deal, Flags, derive
@@ -31,6 +34,8 @@ class MembershipScenario(Scenario):
     An attack is told of candidates, of aux (records that were never trained on) and of some known candidates; its
     result is `scores.npy` (float64, aligned to `deal.scored`). What it gets of the release is the subclass's matter.
     """
+
+    criteria: ClassVar[Mapping[str, Criterion]] = MEMBERSHIP
 
     @abstractmethod
     def write_release(self, board: Board, release: Path, folder: Path) -> dict[str, str]:
@@ -69,6 +74,11 @@ class MembershipScenario(Scenario):
     def leaks(self, board: Board, result: Path) -> Leaks:
         """A and B of each fold (all scored candidates, if there is one fold)."""
         return membership_leaks(board, np.load(result / _SCORES, allow_pickle=False))
+
+    def told(self, board: Board, result: Path) -> Told:
+        """The attack's scores."""
+        scores = np.load(result / _SCORES, allow_pickle=False)
+        return Told(board.deal.scored_member, board.deal.scored_fold, scores[None, :])
 
     def look(self, trial: Trial) -> list[Finding]:
         """The number of candidates, classes, folds, and the blind control of the deals."""

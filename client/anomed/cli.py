@@ -154,6 +154,10 @@ def submit(
             "--as", metavar="trivial|tuned|leaky|baseline", help="Organisers: enter it as an anchor or baseline."
         ),
     ] = "",
+    epsilon: Annotated[
+        float | None, typer.Option(help="Differential privacy that the defense declares; shown as not verified.")
+    ] = None,
+    delta: Annotated[float | None, typer.Option(help="The delta that goes with --epsilon.")] = None,
     full: Annotated[bool, typer.Option("--full", help="Send every layer, and a file exactly as it is.")] = False,
     resume: Annotated[str, typer.Option(metavar="ID", help="Go on with an upload that was cut off.")] = "",
     chunk: Annotated[int, typer.Option(min=1, max=64, metavar="MIB", help="Bytes per request, in MiB.")] = uploads.CHUNK
@@ -178,7 +182,7 @@ def submit(
     if not challenge or bool(defense) == bool(attack):
         raise Problem("Name the challenge and one of --defense IMAGE_OR_ARCHIVE, --attack IMAGE_OR_ARCHIVE.")
     kind = "defense" if defense else "attack"
-    entry = submitting.Entry(challenge, kind, defense or attack, name, message, role, full)
+    entry = submitting.Entry(challenge, kind, defense or attack, name, message, role, full, epsilon, delta)
     with connect() as api:
         _finish(api, submitting.submit(api, entry, voice, chunk=chunk << 20), voice, wait=wait)
 

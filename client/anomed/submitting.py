@@ -28,6 +28,8 @@ class Entry:
     note: str
     role: str
     full: bool
+    epsilon: float | None = None  # what a defense declares of differential privacy
+    delta: float | None = None
 
 
 def submit(api: Api, entry: Entry, voice: Voice, *, chunk: int) -> str:
@@ -40,6 +42,8 @@ def submit(api: Api, entry: Entry, voice: Voice, *, chunk: int) -> str:
         body: Json = {"kind": entry.kind, "note": entry.note, "file_name": _file_name(entry.source), "size": size}
         body |= {"name": entry.name} if entry.name else {}
         body |= {"role": entry.role} if entry.role else {}
+        body |= {"declared_epsilon": entry.epsilon} if entry.epsilon is not None else {}
+        body |= {"declared_delta": entry.delta} if entry.delta is not None else {}
         sha256 = _sha256(archive.file)
         submission = api.call("POST", "challenges", entry.challenge, "submissions", json=body)
         note = config.Note(str(submission["id"]), api.server, source, entry.full, base_layers, size, sha256)

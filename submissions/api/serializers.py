@@ -109,6 +109,10 @@ class EntrySerializer(serializers.Serializer[Any]):
     role = serializers.ChoiceField(choices=Submission.Role.choices, default=Submission.Role.ENTRY)
     name = serializers.CharField(max_length=80, required=False, default="")
     note = serializers.CharField(max_length=200, required=False, allow_blank=True, default="")
+    declared_epsilon = serializers.FloatField(
+        required=False, allow_null=True, default=None, help_text="Of differential privacy; shown as not verified."
+    )
+    declared_delta = serializers.FloatField(required=False, allow_null=True, default=None)
     file_name = serializers.CharField(max_length=200)
     size = serializers.IntegerField(min_value=1, max_value=2**53)
 
@@ -165,7 +169,7 @@ class SubmissionSerializer(serializers.ModelSerializer[Submission]):
         model = Submission
         fields = (
             "id", "challenge", "kind", "role", "name", "note", "state", "active", "created_at",
-            "failure", "steps", "duels", "score", "upload", "url",
+            "declared_epsilon", "declared_delta", "failure", "steps", "duels", "score", "upload", "url",
         )  # fmt: skip
 
     @extend_schema_field(FailureSerializer(allow_null=True))

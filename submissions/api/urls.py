@@ -1,7 +1,7 @@
 from django.urls import path
 from drf_spectacular.views import SpectacularAPIView
 
-from submissions.api import registry, tus, views
+from submissions.api import cards, registry, tus, views
 
 urlpatterns = [
     path("schema", SpectacularAPIView.as_view(), name="api-schema"),
@@ -13,6 +13,7 @@ urlpatterns = [
     path("challenges/<slug:slug>/join", views.JoinView.as_view(), name="api-join"),
     path("challenges/<slug:slug>/boards", views.BoardsView.as_view(), name="api-boards"),
     path("challenges/<slug:slug>/matrix", views.MatrixView.as_view(), name="api-matrix"),
+    path("challenges/<slug:slug>/cards/<uuid:pk>", cards.CardView.as_view(), name="api-card"),
     path("challenges/<slug:slug>/sample", views.SampleView.as_view(), name="api-sample"),
     path("challenges/<slug:slug>/submissions", views.EntryListView.as_view(), name="api-entries"),
     path("submissions/<uuid:pk>", views.EntryView.as_view(), name="api-entry"),

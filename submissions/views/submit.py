@@ -70,6 +70,8 @@ def _enter(request: HttpRequest, here: Visit, entry: dict[str, Any]) -> Submissi
         file_name=file.name,
         size=file.size,
         role=entry["role"],
+        declared_epsilon=entry["declared_epsilon"],
+        declared_delta=entry["declared_delta"],
     )
     uploads.append(upload=submission.upload, offset=0, chunks=file.chunks())
     return submission

@@ -30,6 +30,11 @@
   const here = tabs?.querySelector("[aria-current]");
   if (here) tabs.scrollLeft = here.offsetLeft - tabs.offsetLeft - (tabs.clientWidth - here.clientWidth) / 2;
 
+  for (const button of document.querySelectorAll("[data-print]")) {
+    button.hidden = false;
+    button.addEventListener("click", () => print());
+  }
+
   // Copying a token, or commands.
   if (navigator.clipboard) {
     for (const button of document.querySelectorAll("[data-copy]")) {

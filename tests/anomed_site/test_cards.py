@@ -1,0 +1,100 @@
+"""The risk card as a page: who gets it, what it says in both languages, and that it keeps to the policy."""
+
+import re
+
+import pytest
+from django.test import Client
+from django.urls import reverse
+
+from challenges.models import Challenge
+from submissions import exposure
+from submissions.models import Duel, Standing, Submission
+from tests.anomed_site.conftest import WHO
+from tests.anomed_site.test_pages import INLINE, assert_statuses
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def card(met: Submission) -> str:
+    """The address of a card with everything on it."""
+    exposure.measure_due()
+    return reverse("card", args=["clinic", met.pk])
+
+
+def words(page: bytes) -> str:
+    """The page's text, on one line."""
+    return " ".join(re.sub(r"<[^>]+>", " ", page.decode()).split())
+
+
+def test_everybody_reads_cards_of_the_boards(browsers: dict[str, Client], card: str, met: Submission) -> None:
+    assert_statuses(browsers, card, (200, 200, 200, 200, 200))
+    Submission.objects.filter(pk=met.pk).update(active=False)
+    assert_statuses(browsers, card, (404, 404, 200, 404, 200))
+
+
+def test_attacks_and_fresh_defenses_have_none(browsers: dict[str, Client], met: Submission) -> None:
+    attack = Duel.objects.all()[0].attack
+    assert_statuses(browsers, reverse("card", args=["clinic", attack.pk]), (404,) * 5)
+    Standing.objects.update(utility=None)
+    assert_statuses(browsers, reverse("card", args=["clinic", met.pk]), (404,) * 5)
+
+
+def test_each_number_is_a_sentence(client: Client, card: str) -> None:
+    page = words(client.get(card).content)
+    row = Standing.objects.get(submission__name="linear")
+    assert f"{round(100 * row.public_utility)} of 100 parts of the usefulness remain" in page  # type: ignore[operator]
+    right = re.search(r"the best attack is right (\d+) times \(\d+ to \d+\)\. Guessing is right 50 times\.", page)
+    assert right is not None
+    assert 60 <= int(right.group(1)) <= 95
+    assert re.search(r"it recognises \d+ of 100 people who are \(\d+ to \d+\)\. Guessing would recognise 10\.", page)
+    assert re.search(r"Of 100 people in the data, \d+ stand out more than chance explains \(\d+ to \d+\)\.", page)
+    assert "The attack is “sharp” of Team Ben. 3 attacks were tried." in page
+    assert "The team declares no guarantee by differential privacy." in page
+    assert "What this card does not show" in page
+    assert "Singling out: it was not measured." in page
+
+
+def test_a_declaration_is_shown_as_one(client: Client, card: str, met: Submission) -> None:
+    Submission.objects.filter(pk=met.pk).update(declared_epsilon=0.001, declared_delta=1e-5)
+    page = words(client.get(card).content)
+    assert "with epsilon 0.001 and delta 1e-05: declared, not verified." in page
+    assert "That cannot be right: the best attack shows that epsilon is at least" in page
+
+
+def test_colour_is_never_alone(client: Client, card: str) -> None:
+    page = client.get(card).content.decode()
+    signs = re.findall(r'<span aria-hidden="true">([●▲■])</span> ([a-z ]+)<', page)
+    assert len(signs) == 6  # three verdicts, three criteria
+    assert page.count('role="img"') == page.count('<svg class="card-') == 4
+    assert all(re.search(r'aria-label="[^"]{10,}"', svg) for svg in re.findall(r'<svg class="card-[^>]*>', page))
+
+
+def test_the_card_speaks_german(browsers: dict[str, Client], card: str) -> None:
+    browser = browsers["anonymous"]
+    browser.post(reverse("set_language"), {"language": "de", "next": "/"})
+    page = browser.get(card).content.decode()
+    assert '<html lang="de"' in page
+    assert re.search(r'cx="\d+\.\d"', page)  # coordinates have points in every language
+
+
+@pytest.mark.parametrize("who", WHO)
+def test_it_keeps_to_the_policy(browsers: dict[str, Client], card: str, who: str) -> None:
+    answer = browsers[who].get(card)
+    assert not INLINE.search(answer.content.decode())
+    assert "script-src 'self'" in answer.headers["Content-Security-Policy"]
+
+
+def test_boards_and_entries_lead_to_it(browsers: dict[str, Client], card: str, met: Submission) -> None:
+    for url in (reverse("challenge_boards", args=["clinic"]), met.get_absolute_url()):
+        assert f'href="{card}"' in browsers["ada"].get(url).content.decode()
+
+
+def test_a_name_is_text(client: Client, card: str, met: Submission) -> None:
+    Submission.objects.filter(pk=met.pk).update(name="<script>alert(1)</script>")
+    assert "<script>alert(1)" not in client.get(card).content.decode()
+
+
+def test_drafts_have_cards_for_organisers_only(browsers: dict[str, Client], card: str) -> None:
+    Challenge.objects.update(status="draft")
+    assert_statuses(browsers, card, (404, 404, 404, 404, 200))
