@@ -107,6 +107,33 @@ def read_typed(path: Path, kinds: Kinds, caps: Caps) -> tuple[dict[str, pa.Array
     return (_output_from_parquet if path.suffix == ".parquet" else _output_from_csv)(path, kinds, caps)
 
 
+def read_cells(path: Path, names: tuple[str, ...], caps: Caps) -> dict[str, pa.DictionaryArray | NDArray[np.float64]]:
+    """Columns of cells that may be texts, numbers or empty, from a container's file.
+
+    The file must hold exactly these columns, in any order. Each comes as texts (dictionary-encoded, so that each
+    distinct one is looked at once) or, from Parquet's numeric columns, as numbers with NaN for empty cells.
+    """
+    _check_size(path, caps)
+    table = _cells_from_parquet(path, names, caps) if path.suffix == ".parquet" else _cells_from_csv(path, names, caps)
+    return {name: _cells(name, table.column(name).combine_chunks(), caps) for name in names}
+
+
+def _cells(name: str, values: pa.Array, caps: Caps) -> pa.DictionaryArray | NDArray[np.float64]:
+    if pa.types.is_null(values.type) or pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
+        numbers: NDArray[np.float64] = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        return numbers
+    words = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
+    if not _is_text(words.type.value_type):
+        raise TableError(f"Column “{name}” holds neither plain numbers nor plain texts.")
+    try:
+        words.dictionary.validate(full=True)
+    except pa.ArrowException as error:
+        raise TableError(f"Column “{name}” holds texts that are not coded as UTF-8.") from error
+    if len(words.dictionary) and (pc.max(pc.binary_length(words.dictionary)).as_py() or 0) > caps.cell:
+        raise TableError(f"Column “{name}” holds texts that are too long.")
+    return words
+
+
 def _check_size(path: Path, caps: Caps) -> None:
     if path.is_symlink() or not path.is_file():
         raise TableError("This is not a regular file.")
@@ -210,6 +237,15 @@ def _output_from_csv(path: Path, kinds: Kinds, caps: Caps) -> tuple[dict[str, pa
     return _parts(_parse_csv(path, names, delimiter, types), kinds, caps)
 
 
+def _cells_from_csv(path: Path, wanted: tuple[str, ...], caps: Caps) -> pa.Table:
+    names, delimiter = _header(path, caps, wanted)
+    _check_columns(names, wanted)
+    table = _parse_csv(path, names, delimiter, dict.fromkeys(names, pa.string()))
+    if table.num_rows > caps.rows:
+        raise TableError(f"The file has more than {caps.rows:,} rows, the most that is read.")
+    return table
+
+
 # Parquet --------------------------------------------------------------------------------------------------------------
 
 
@@ -283,7 +319,7 @@ def _output_from_parquet(path: Path, kinds: Kinds, caps: Caps) -> tuple[dict[str
     _check_columns(schema.names, tuple(kinds))
     for name, kind in kinds.items():
         found = schema.field(name).type
-        if kind is str and not (pa.types.is_string(found) or pa.types.is_large_string(found)):
+        if kind is str and not _is_text(found):
             raise TableError(f"Column “{name}” must hold plain texts.")
         if kind is float and not (pa.types.is_integer(found) or pa.types.is_floating(found)):
             raise TableError(f"Column “{name}” must hold plain numbers.")
@@ -307,6 +343,18 @@ def _parts(table: pa.Table, kinds: Kinds, caps: Caps) -> tuple[dict[str, pa.Arra
         if len(lengths) and (pc.max(lengths).as_py() or 0) > caps.cell:
             raise TableError(f"Column “{name}” holds texts that are too long.")
     return words, np.hstack(columns).astype(np.float64, copy=False)
+
+
+def _cells_from_parquet(path: Path, wanted: tuple[str, ...], caps: Caps) -> pa.Table:
+    schema = _open_parquet(path, caps).schema_arrow
+    _check_columns(schema.names, wanted)
+    # Texts are read as dictionaries: one that is repeated in every row costs its length once.
+    texts = tuple(name for name in wanted if _is_text(schema.field(name).type))
+    return _load(_open_parquet(path, caps, dictionaries=texts), list(wanted))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _check_columns(names: list[str], wanted: tuple[str, ...]) -> None:

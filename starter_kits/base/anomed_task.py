@@ -71,6 +71,10 @@ class Task:
         """Descriptions of the columns that a model may use: all but the target and a patient's number."""
         return [column for column in self.columns if column["role"] not in ("target", "patient")]
 
+    def with_role(self, role: str) -> list[dict[str, Any]]:
+        """Descriptions of the columns with this role: "quasi-identifier" (others may know it), "secret", ..."""
+        return [column for column in self.columns if column["role"] == role]
+
     def table(self, name: str) -> pd.DataFrame:
         return pd.read_parquet(INPUT / self.description["files"][name])
 

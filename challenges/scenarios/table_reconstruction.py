@@ -1,0 +1,189 @@
+"""An anonymised table against background knowledge: can one look up what one does not know about a person?"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Final
+
+import pyarrow as pa
+from django.utils.translation import gettext_lazy as _
+
+from challenges import anonymised, features, generalised, tables
+from challenges.anchors import Anchors
+from challenges.generalised import Cells
+from challenges.metrics import risk
+from challenges.scenarios.base import Board, Game, Leaks, OutputProblem, Scenario, Utility, require, write_task
+from challenges.scenarios.anonymised_outputs import read_anonymised, read_guesses
+from challenges.scenarios.residual import Attempts, residual_leaks
+from challenges.schema import Column, Schema
+from challenges.splits import Positions, derive, shuffle, tokens
+
+SCHEMES: Final = ("same", "generalization", "microaggregation")
+_RELEASE: Final = "release.parquet"
+_SCHEME: Final = "scheme.json"
+_SCHEME_BYTES: Final = 1024
+_GUESSES: Final = "guesses.parquet"
+# Guesses are compared with the truth as they are: finer than any column's own decimals.
+_GUESS_DECIMALS: Final = 9
+
+
+class TableReconstruction(Scenario):
+    """The scenario `table-reconstruction` of DESIGN 4.
+
+    Its release is `release.parquet` (see `anonymised.write`) and `scheme.json`. An attack's result is
+    `guesses.parquet`: the columns with the role “secret”, aligned to `deal.scored`, empty where nothing was guessed.
+    Known candidates are told to nobody here: membership is not the question.
+    """
+
+    slug: ClassVar[str] = "table-reconstruction"
+    title: ClassVar[Any] = _("Anonymised table against background knowledge")
+    summary: ClassVar[Any] = _(
+        "Defenses release a table of patients in which nobody should be found again. Attacks know a few facts about "
+        "a person, look for that person in the table and tell what they did not know."
+    )
+    defense_steps: ClassVar[tuple[str, ...]] = ("release",)
+
+    def collect(self, step: str) -> dict[str, list[str]]:
+        """`release` and `scheme.json` after release, `guesses` after attack."""
+        if step == "release":
+            return {"tables": ["release"], "files": [_SCHEME], "folders": []}
+        return {"tables": ["guesses"], "files": [], "folders": []}
+
+    def metrics(self, game: Game) -> tuple[str, ...]:
+        """The names of the secret columns."""
+        return tuple(column.name for column in secrets(game.schema))
+
+    def write_inputs(self, step: str, board: Board, folder: Path) -> None:
+        """Writes what DESIGN 4 lists for the step, shuffled. Raises LookupError for an unknown step."""
+        files = {"release": self._write_table, "attack": self._write_attack}[step](board, folder)
+        write_task(step, board, folder, files)
+
+    def read_outputs(self, step: str, board: Board, collected: Path, result: Path) -> dict[str, Any]:
+        """Turns `release` and `scheme.json` into their canonical forms, `guesses` into `guesses.parquet`."""
+        result.mkdir(parents=True, exist_ok=True)
+        return {"release": self._read_release, "attack": self._read_guesses}[step](board, collected, result)
+
+    def utility(self, board: Board, release: Path) -> Utility:
+        """How well the test part is predicted by models that were trained on the release, cells by expectation."""
+        schema = board.game.schema
+        table = anonymised.read(release / _RELEASE, schema)
+        return Utility(0, 0, anonymised.facts(table, schema, len(board.deal.train)))
+
+    def leaks(self, board: Board, result: Path) -> Leaks:
+        """The signed residual risk of each fold and secret: people in the table against those who are not."""
+        truth = tables.read(board.table).iloc[board.deal.scored]
+        guesses = tables.read(result / _GUESSES)
+        attempts = {
+            column.name: Attempts(
+                counted=truth[column.name].notna().to_numpy(),
+                hit=risk.hits(truth[column.name], guesses[column.name], decimals(column)),
+            )
+            for column in secrets(board.game.schema)
+        }
+        return residual_leaks(board, attempts)
+
+    def reference_release(self, board: Board, folder: Path) -> None:
+        """The deal's training part with its quasi-identifiers told roughly."""
+        folder.mkdir(parents=True, exist_ok=True)
+        schema, train = board.game.schema, board.deal.train
+        table = anonymised.coarsened(tables.read(board.table).iloc[train], schema)
+        _write_release(table, "generalization", schema, board.key, folder)
+
+    # What containers get
+
+    def _write_table(self, board: Board, folder: Path) -> dict[str, str]:
+        train = board.deal.train
+        order = train[shuffle(derive(board.key, "table"), len(train))]
+        tables.write_arrow(_rows(board, order, board.game.schema.shared), folder / "table.parquet")
+        return {"table": "table.parquet"}
+
+    def _write_attack(self, board: Board, folder: Path) -> dict[str, str]:
+        release, schema = require(board.release), board.game.schema
+        for name in (_RELEASE, _SCHEME):
+            (folder / name).write_bytes((release / name).read_bytes())
+        files = {"release": _RELEASE, "scheme": _SCHEME}
+        for name, positions, columns in (
+            ("background", board.deal.scored, quasi_identifiers(schema)),
+            ("aux", board.deal.aux, schema.shared),
+        ):
+            key = derive(board.key, name)
+            order = shuffle(key, len(positions))
+            named = pa.array(tokens(key, len(positions)), type=pa.string()).take(pa.array(order))
+            files[name] = f"{name}.parquet"
+            tables.write_arrow(
+                _rows(board, positions[order], columns).add_column(0, "row", named), folder / files[name]
+            )
+        return files
+
+    # What containers leave
+
+    def _read_release(self, board: Board, collected: Path, result: Path) -> dict[str, Any]:
+        schema = board.game.schema
+        table = read_anonymised(collected, "release", schema.shared, len(board.deal.train))
+        scheme = _read_scheme(collected / _SCHEME)
+        _write_release(table, scheme, schema, board.key, result)
+        return {"rows": len(table[schema.target]), "scheme": scheme}
+
+    def _read_guesses(self, board: Board, collected: Path, result: Path) -> dict[str, Any]:
+        schema, positions = board.game.schema, board.deal.scored
+        names = tokens(derive(board.key, "background"), len(positions))
+        guesses = read_guesses(collected, "guesses", names, tuple(_as_guessed(column) for column in secrets(schema)))
+        tables.write_arrow(pa.table({name: _guessed(cells) for name, cells in guesses.items()}), result / _GUESSES)
+        return {"rows": len(positions)}
+
+
+def secrets(schema: Schema) -> tuple[Column, ...]:
+    """The columns that attacks guess."""
+    return tuple(column for column in schema.columns if column.role == "secret")
+
+
+def quasi_identifiers(schema: Schema) -> tuple[Column, ...]:
+    """The columns that attacks know of a person."""
+    return tuple(column for column in schema.columns if column.role == "quasi-identifier")
+
+
+def decimals(column: Column) -> int | None:
+    """What `risk.hits` needs to know of a column."""
+    return None if column.type == "category" else generalised.decimals(column)
+
+
+def _rows(board: Board, positions: Positions, columns: tuple[Column, ...]) -> pa.Table:
+    table = tables.read_arrow(board.table).select([column.name for column in columns])
+    return table.take(pa.array(positions))
+
+
+def _write_release(table: anonymised.Anonymised, scheme: str, schema: Schema, key: bytes, folder: Path) -> None:
+    rows = len(table[schema.target])
+    anonymised.write(table, schema, shuffle(derive(key, "release"), rows), folder / _RELEASE)
+    (folder / _SCHEME).write_text(json.dumps({"scheme": scheme}) + "\n", encoding="utf-8")
+
+
+def _read_scheme(path: Path) -> str:
+    """The declared scheme. Raises OutputProblem."""
+    if path.is_symlink() or not path.is_file():
+        raise OutputProblem("missing", f"The file {_SCHEME} was not written to /output.")
+    if path.stat().st_size > _SCHEME_BYTES:
+        raise OutputProblem("too_large", f"The file {_SCHEME} is larger than {_SCHEME_BYTES} bytes.")
+    try:
+        scheme = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):  # not UTF-8, no JSON, or nested beyond reason
+        scheme = None
+    if not isinstance(scheme, dict) or set(scheme) != {"scheme"} or scheme["scheme"] not in SCHEMES:
+        allowed = " or ".join(f'{{"scheme": "{name}"}}' for name in SCHEMES)
+        raise OutputProblem("invalid", f"{_SCHEME} must hold {allowed}.")
+    return str(scheme["scheme"])
+
+
+def _as_guessed(column: Column) -> Column:
+    """A secret as guesses may hold it: any finite number, not only one that the column could hold."""
+    if column.type == "category":
+        return column
+    return replace(column, type="number", minimum=None, maximum=None, decimals=_GUESS_DECIMALS)
+
+
+def _guessed(cells: Cells) -> pa.Array:
+    if cells.column.type == "category":
+        return pa.array(cells.texts, type=pa.string())
+    return pa.array(cells.expected[:, 0], type=pa.float64(), from_pandas=True)
