@@ -63,10 +63,10 @@ Cell = Interval | Choice | None
 
 
 def longest(column: Column) -> int:
-    """The most characters that a cell of this column can take, with some room for spaces."""
+    """The most bytes that a cell of this column can take, with some room for spaces."""
     if column.type != "category":
         return _LONGEST_NUMBERS
-    return 16 + sum(2 * len(category) + 4 for category in column.categories)
+    return 16 + sum(2 * len(category.encode()) + 4 for category in column.categories)
 
 
 def parse(text: str | None, column: Column) -> Cell:
