@@ -122,9 +122,10 @@ def _cells(name: str, values: pa.Array, caps: Caps) -> pa.DictionaryArray | NDAr
     if pa.types.is_null(values.type) or pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
         numbers: NDArray[np.float64] = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
         return numbers
-    words = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
-    if not _is_text(words.type.value_type):
+    coded = pa.types.is_dictionary(values.type)
+    if not _is_text(values.type.value_type if coded else values.type):
         raise TableError(f"Column “{name}” holds neither plain numbers nor plain texts.")
+    words = values if coded else values.dictionary_encode()
     try:
         words.dictionary.validate(full=True)
     except pa.ArrowException as error:

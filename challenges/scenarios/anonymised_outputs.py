@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from challenges.anonymised import from_texts
 from challenges.generalised import Cells, longest
-from challenges.scenarios.base import Floats, OutputProblem
+from challenges.scenarios.base import Floats
 from challenges.scenarios.outputs import TOKEN_LENGTH, caps_for, find, told
 from challenges.schema import Column, TableError
 from challenges.splits import Positions

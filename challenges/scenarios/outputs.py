@@ -19,7 +19,7 @@ from challenges.untrusted import Caps, read_output, read_typed
 # A number takes at most 25 characters in CSV; Parquet pages may add a header each. Twice that is generous.
 _BYTES_PER_CELL: Final = 64
 _BYTES_BESIDES: Final = 1 << 20
-_TOKEN_LENGTH: Final = 64
+TOKEN_LENGTH: Final = 64
 # Surplus columns are refused with a sentence of their own; a file with thousands is not even opened.
 _SURPLUS: Final = 100
 
@@ -31,8 +31,8 @@ def read_rows(folder: Path, name: str, names: list[str], columns: tuple[str, ...
     "invalid" for anything else; the sentence says what was expected.
     """
     path = find(folder, name)
-    caps = caps_for(path, len(names), len(columns) + 1, cell=_TOKEN_LENGTH)
-    with _told(path):
+    caps = caps_for(path, len(names), len(columns) + 1, cell=TOKEN_LENGTH)
+    with told(path):
         words, values = read_output(path, "row", columns, caps)
     rows = len(words)
     check_rows(path, rows, len(names))
@@ -61,7 +61,7 @@ def read_table(folder: Path, name: str, schema: Schema, rows: int) -> pd.DataFra
     kinds: dict[str, type[str] | type[float]] = {
         column.name: str if column.type == "category" else float for column in columns
     }
-    with _told(path):
+    with told(path):
         words, values = read_typed(path, kinds, caps)
         check_rows(path, len(values) if values.shape[1] else len(next(iter(words.values()))), rows)
         numbers = iter(values.T)
@@ -112,7 +112,7 @@ def caps_for(path: Path, rows: int, columns: int, *, cell: int) -> Caps:
 
     Raises OutputProblem if the file is larger.
     """
-    size = _BYTES_BESIDES + (_BYTES_PER_CELL + (cell if cell > _TOKEN_LENGTH else 0)) * (rows + 1) * columns
+    size = _BYTES_BESIDES + (_BYTES_PER_CELL + (cell if cell > TOKEN_LENGTH else 0)) * (rows + 1) * columns
     if path.is_file() and not path.is_symlink() and path.stat().st_size > size:
         raise OutputProblem("too_large", f"The file {path.name} is much larger than {rows:,} rows need.")
     return Caps(size=size, rows=rows, columns=columns + _SURPLUS, unpacked=size, cell=cell)
@@ -126,7 +126,7 @@ def check_rows(path: Path, found: int, wanted: int) -> None:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def told(path: Path) -> Iterator[None]:
     """What is wrong with a table is told with the name of its file."""
     try:
         yield

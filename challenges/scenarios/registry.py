@@ -3,8 +3,10 @@
 from challenges.findings import SENTENCES
 from challenges.scenarios.base import Scenario
 from challenges.scenarios.model_membership import ModelMembership
+from challenges.scenarios.table_reconstruction import TableReconstruction
 
-SCENARIOS: dict[str, Scenario] = {scenario.slug: scenario for scenario in (ModelMembership(),)}
+_ALL: tuple[Scenario, ...] = (ModelMembership(), TableReconstruction())
+SCENARIOS: dict[str, Scenario] = {scenario.slug: scenario for scenario in _ALL}
 
 for _scenario in SCENARIOS.values():
     SENTENCES.update(_scenario.sentences)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+import pandas as pd
 import pyarrow as pa
 from django.utils.translation import gettext_lazy as _
 
-from challenges import anonymised, features, generalised, tables
+from challenges import anonymised, features, generalised, tables, zoo
 from challenges.anchors import Anchors
+from challenges.findings import Finding
 from challenges.generalised import Cells
-from challenges.metrics import risk
-from challenges.scenarios.base import Board, Game, Leaks, OutputProblem, Scenario, Utility, require, write_task
+from challenges.metrics import risk, similarity
+from challenges.scenarios import trials
 from challenges.scenarios.anonymised_outputs import read_anonymised, read_guesses
+from challenges.scenarios.base import Board, Game, Leaks, OutputProblem, Scenario, Utility, require, write_task
 from challenges.scenarios.residual import Attempts, residual_leaks
-from challenges.schema import Column, Schema
-from challenges.splits import Positions, derive, shuffle, tokens
+from challenges.scenarios.trials import Trial
+from challenges.schema import Column, Schema, TableError
+from challenges.splits import Deal, Positions, derive, shuffle, tokens
 
 SCHEMES: Final = ("same", "generalization", "microaggregation")
 _RELEASE: Final = "release.parquet"
@@ -45,6 +50,27 @@ class TableReconstruction(Scenario):
     )
     defense_steps: ClassVar[tuple[str, ...]] = ("release",)
 
+    sentences: ClassVar[Mapping[str, tuple[Any, Any]]] = {
+        "known-and-secret": (
+            _("Known and secret columns"),
+            _("Attacks know %(known)s of a person and guess %(secret)s."),
+        ),
+        "no-known-columns": (
+            _("Known and secret columns"),
+            _(
+                "No column is a quasi-identifier: attacks would know nothing of a person. On the page “Data”, choose "
+                "the columns that others may know."
+            ),
+        ),
+        "no-secret-columns": (
+            _("Known and secret columns"),
+            _(
+                "No column is secret: attacks would have nothing to guess. On the page “Data”, choose the columns that "
+                "nobody may learn."
+            ),
+        ),
+    }
+
     def collect(self, step: str) -> dict[str, list[str]]:
         """`release` and `scheme.json` after release, `guesses` after attack."""
         if step == "release":
@@ -66,10 +92,17 @@ class TableReconstruction(Scenario):
         return {"release": self._read_release, "attack": self._read_guesses}[step](board, collected, result)
 
     def utility(self, board: Board, release: Path) -> Utility:
-        """How well the test part is predicted by models that were trained on the release, cells by expectation."""
-        schema = board.game.schema
-        table = anonymised.read(release / _RELEASE, schema)
-        return Utility(0, 0, anonymised.facts(table, schema, len(board.deal.train)))
+        """What the fixed zoo of models learns from the release, cells read by their expectation (see `anonymised`).
+
+        `facts` also hold what can be told of the table itself, and how alike it is to the one it was made from, cells
+        that allow several values being drawn.
+        """
+        schema, deal = board.game.schema, board.deal
+        table, released = tables.read(board.table), anonymised.read(release / _RELEASE, schema)
+        learnt = _taught(released, table, deal, board.game, board.resample)
+        told = anonymised.facts(released, schema, len(deal.train))
+        alike = similarity.compare(table.iloc[deal.train], anonymised.drawn(released, schema), schema)
+        return replace(learnt, facts={**learnt.facts, **told, "similarity": alike})
 
     def leaks(self, board: Board, result: Path) -> Leaks:
         """The signed residual risk of each fold and secret: people in the table against those who are not."""
@@ -90,6 +123,26 @@ class TableReconstruction(Scenario):
         schema, train = board.game.schema, board.deal.train
         table = anonymised.coarsened(tables.read(board.table).iloc[train], schema)
         _write_release(table, "generalization", schema, board.key, folder)
+
+    # Before publishing
+
+    def look(self, trial: Trial) -> list[Finding]:
+        """The usual, and whether there is something to know and something to guess."""
+        return [*_look_at_columns(trial.schema), *trials.membership(trial)]
+
+    def look_at_sample(self, trial: Trial) -> list[Finding]:
+        """Whether the sample holds all classes in each part, and people and control persons in each fold."""
+        return trials.rehearsal(trial)
+
+    def anchors(self, table: pd.DataFrame, schema: Schema, deal: Deal, game: Game) -> Anchors:
+        """u0: a table of empty cells, u1: the training part as it is, both as `utility` sees them."""
+        train, test = len(deal.train), len(deal.test)
+        try:
+            empty = _taught(anonymised.suppressed(train, schema), table, deal, game, b"")
+            whole = _taught(anonymised.of(table.iloc[deal.train], schema), table, deal, game, b"")
+        except ValueError as error:
+            raise TableError(f"The anchors cannot be computed: {error}") from error
+        return Anchors(empty.value, whole.value, {"metric": game.metric, "train": train, "test": test, **whole.facts})
 
     # What containers get
 
@@ -147,6 +200,31 @@ def quasi_identifiers(schema: Schema) -> tuple[Column, ...]:
 def decimals(column: Column) -> int | None:
     """What `risk.hits` needs to know of a column."""
     return None if column.type == "category" else generalised.decimals(column)
+
+
+def _taught(released: anonymised.Anonymised, table: pd.DataFrame, deal: Deal, game: Game, resample: bytes) -> Utility:
+    """What the zoo learns from an anonymised table, tested on the deal's test part."""
+    schema, test = game.schema, table.iloc[deal.test]
+    inputs, targets, weights = anonymised.training(released, schema)
+    return zoo.tstr(
+        inputs,
+        targets,
+        features.matrix(test, schema),
+        test[schema.target].to_numpy(),
+        schema=schema,
+        metric=game.metric,
+        resample=resample,
+        weights=weights,
+    )
+
+
+def _look_at_columns(schema: Schema) -> list[Finding]:
+    facts = {
+        "known": ", ".join(column.name for column in quasi_identifiers(schema)),
+        "secret": ", ".join(column.name for column in secrets(schema)),
+    }
+    missing = [Finding("error", f"no-{name}-columns") for name, names in facts.items() if not names]
+    return missing or [Finding("ok", "known-and-secret", facts)]
 
 
 def _rows(board: Board, positions: Positions, columns: tuple[Column, ...]) -> pa.Table:

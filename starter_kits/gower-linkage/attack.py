@@ -1,7 +1,7 @@
 """Linkage: the row of the release that is most like what is known of a person tells the rest about them.
 
 How unlike two are is measured as Gower proposed (A General Coefficient of Similarity, Biometrics 1971): numbers
-by their distance as a share of the column's range, categories by whether they differ, and the mean of that over all columns.
+by their distance as a share of the column's range, categories by whether they differ, and the sum over all columns.
 Against a generalised cell it is the distance to the nearest number that the cell allows, or the chance to differ.
 """
 

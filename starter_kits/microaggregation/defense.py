@@ -1,9 +1,9 @@
 """Microaggregation: patients who are alike form groups of K, and the mean of the group stands in for each of them.
 
-Groups are found by MDAV (maximum distance to average vector): the patient farthest from the average and those
-nearest to that one form a group, then the patient farthest from the first and those nearest, and so on (Domingo-Ferrer and Torra,
-Ordinal, Continuous and Heterogeneous k-Anonymity Through Microaggregation, 2005, section 2). Both what others may know
-of a patient and the secrets become means (categories: the commonest one); all other columns stay as they are.
+Groups are found by MDAV (maximum distance to average vector): the patient farthest from the average and those nearest
+to that one form a group, then the patient farthest from the first and those nearest, and so on (Domingo-Ferrer and
+Torra, Ordinal, Continuous and Heterogeneous k-Anonymity Through Microaggregation, 2005, section 2). Both what others
+may know of a patient and the secrets become means (categories: the commonest one); all other columns stay as they are.
 """
 
 from collections.abc import Iterator

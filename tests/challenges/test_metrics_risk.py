@@ -22,7 +22,7 @@ def test_residual_risk_agrees_with_anonymeter_on_random_counts() -> None:
     for n_attack, hits_attack, n_control, hits_control, confidence, *expected in CASES:
         found = residual_risk(n_attack, hits_attack, n_control, hits_control, confidence)
         np.testing.assert_allclose([found.value, found.lower, found.upper], expected, rtol=1e-12, atol=1e-12)
-    inside = [case for case in CASES if 0 < case[5] < 1 and 0 < case[6]]
+    inside = [case for case in CASES if 0 < case[5] < 1 and case[6] > 0]
     assert len(inside) > 80  # many are clipped to 0, which any formula would get right
 
 
@@ -62,10 +62,8 @@ def test_the_signed_risk_is_what_is_clipped_elsewhere(given_counts: tuple[int, i
 def test_the_standard_error_is_that_of_repeated_duels() -> None:
     random = np.random.default_rng(1)
     n, attack, control = 900, 0.55, 0.4
-    drawn = [
-        (n, int(a), n, int(c)) for a, c in zip(random.binomial(n, attack, 4000), random.binomial(n, control, 4000))
-    ]
-    values, errors = np.array([signed_risk(*case) for case in drawn]).T
+    drawn = random.binomial(n, [attack, control], (4000, 2)).tolist()
+    values, errors = np.array([signed_risk(n, hits_attack, n, hits_control) for hits_attack, hits_control in drawn]).T
     assert values.mean() == pytest.approx((attack - control) / (1 - control), abs=4 * values.std() / math.sqrt(4000))
     assert errors.mean() == pytest.approx(values.std(), rel=0.05)
 
