@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -13,13 +12,13 @@ import numpy as np
 from challenges.findings import Finding
 from challenges.metrics import bootstrap, membership
 from challenges.metrics.exposure import Told
-from challenges.scenarios import trials
+from challenges.scenarios import resamples, trials
 from challenges.scenarios.base import Board, Floats, Game, Leaks, Scenario, require, write_task
 from challenges.scenarios.containers import names_of, people, write_named, write_shuffled
 from challenges.scenarios.criteria import MEMBERSHIP, Criterion
 from challenges.scenarios.outputs import read_rows
 from challenges.scenarios.trials import Trial
-from challenges.splits import Deal, Flags, derive
+from challenges.splits import Deal, Flags
 
 MEMBERSHIP_METRICS: Final = ("auc", "tpr")
 # So many non-members are needed before a rate of one in a hundred means anything.
@@ -90,14 +89,11 @@ class MembershipScenario(Scenario):
 
 
 def membership_leaks(board: Board, scores: Floats) -> Leaks:
-    """A and B of each fold from scores that are aligned to `deal.scored`; higher means "was in the training data".
-
-    Resamples keep the numbers of members and non-members of each fold; every seed draws its own.
-    """
+    """A and B of each fold from scores that are aligned to `deal.scored`; higher means "was in the training data"."""
     deal = board.deal
     member, fold, alpha = deal.scored_member, deal.scored_fold, _alpha(deal)
     values, errors = estimates(deal, scores)
-    counts = _resamples(derive(board.resample, "scored", str(board.seed)), deal)
+    counts = resamples.of_scored(board)
     return Leaks(
         values=values,
         errors=errors,
@@ -131,12 +127,6 @@ def _alpha(deal: Deal) -> float:
 def _units(deal: Deal) -> list[Flags]:
     fold = deal.scored_fold
     return [fold == number for number in range(int(fold.max()) + 1)]
-
-
-@lru_cache(maxsize=4)
-def _resamples(key: bytes, deal: Deal) -> bootstrap.Counts:
-    """Kept for the next attack on the same release: drawing takes longer than all the rest."""
-    return bootstrap.draw(key, 2 * deal.scored_fold + deal.scored_member)
 
 
 def _unit(member: Flags, scores: Floats, alpha: float) -> tuple[tuple[float, float], tuple[float, float]]:

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from challenges.metrics import bootstrap, risk
+from challenges.scenarios import resamples
 from challenges.scenarios.base import Board, Floats, Leaks
-from challenges.splits import Flags, derive
+from challenges.splits import Flags
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,10 +29,10 @@ def residual_leaks(board: Board, attempts: Mapping[str, Attempts]) -> Leaks:
     """The signed risk of each fold and metric, from the hits on members and on control persons (the other candidates).
 
     `attempts` maps each of the scenario's metrics to what was achieved. A unit in which nobody counts on either side
-    says nothing: 0, with an error of 1. Resamples keep the numbers of members and controls of each fold.
+    says nothing: 0, with an error of 1.
     """
     member, fold = board.deal.scored_member, board.deal.scored_fold
-    counts = bootstrap.draw(derive(board.resample, "scored"), 2 * fold + member)
+    counts = resamples.of_scored(board)
     units = [fold == number for number in range(int(fold.max()) + 1)]
     found = [[_unit(made, unit, member) for made in attempts.values()] for unit in units]
     return Leaks(

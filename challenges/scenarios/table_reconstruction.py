@@ -20,10 +20,11 @@ from challenges.metrics import risk, similarity
 from challenges.scenarios import trials
 from challenges.scenarios.anonymised_outputs import read_anonymised, read_guesses
 from challenges.scenarios.base import Board, Game, Leaks, OutputProblem, Scenario, Utility, require, write_task
+from challenges.scenarios.containers import names_of, order_of, people, write_named, write_shuffled
 from challenges.scenarios.residual import Attempts, residual_leaks
 from challenges.scenarios.trials import Trial
 from challenges.schema import Column, Schema, TableError
-from challenges.splits import Deal, Positions, derive, shuffle, tokens
+from challenges.splits import Deal
 
 SCHEMES: Final = ("same", "generalization", "microaggregation")
 _RELEASE: Final = "release.parquet"
@@ -122,13 +123,14 @@ class TableReconstruction(Scenario):
         folder.mkdir(parents=True, exist_ok=True)
         schema, train = board.game.schema, board.deal.train
         table = anonymised.coarsened(tables.read(board.table).iloc[train], schema)
-        _write_release(table, "generalization", schema, board.key, folder)
+        _write_release(table, "generalization", board, folder)
 
     # Before publishing
 
     def look(self, trial: Trial) -> list[Finding]:
         """The usual, and whether there is something to know and something to guess."""
-        return [*_look_at_columns(trial.schema), *trials.membership(trial)]
+        usual = [*trials.size(trial), *trials.classes(trial), *trials.folds(trial), *trials.blindness(trial)]
+        return [*_look_at_columns(trial.schema), *usual]
 
     def look_at_sample(self, trial: Trial) -> list[Finding]:
         """Whether the sample holds all classes in each part, and people and control persons in each fold."""
@@ -147,28 +149,18 @@ class TableReconstruction(Scenario):
     # What containers get
 
     def _write_table(self, board: Board, folder: Path) -> dict[str, str]:
-        train = board.deal.train
-        order = train[shuffle(derive(board.key, "table"), len(train))]
-        tables.write_arrow(_rows(board, order, board.game.schema.shared), folder / "table.parquet")
-        return {"table": "table.parquet"}
+        return write_shuffled(board, folder, "table", people(board, board.deal.train, board.game.schema.shared))
 
     def _write_attack(self, board: Board, folder: Path) -> dict[str, str]:
-        release, schema = require(board.release), board.game.schema
+        release, deal, schema = require(board.release), board.deal, board.game.schema
         for name in (_RELEASE, _SCHEME):
             (folder / name).write_bytes((release / name).read_bytes())
-        files = {"release": _RELEASE, "scheme": _SCHEME}
-        for name, positions, columns in (
-            ("background", board.deal.scored, quasi_identifiers(schema)),
-            ("aux", board.deal.aux, schema.shared),
-        ):
-            key = derive(board.key, name)
-            order = shuffle(key, len(positions))
-            named = pa.array(tokens(key, len(positions)), type=pa.string()).take(pa.array(order))
-            files[name] = f"{name}.parquet"
-            tables.write_arrow(
-                _rows(board, positions[order], columns).add_column(0, "row", named), folder / files[name]
-            )
-        return files
+        return {
+            "release": _RELEASE,
+            "scheme": _SCHEME,
+            **write_named(board, folder, "background", people(board, deal.scored, quasi_identifiers(schema))),
+            **write_named(board, folder, "aux", people(board, deal.aux, schema.shared)),
+        }
 
     # What containers leave
 
@@ -176,12 +168,12 @@ class TableReconstruction(Scenario):
         schema = board.game.schema
         table = read_anonymised(collected, "release", schema.shared, len(board.deal.train))
         scheme = _read_scheme(collected / _SCHEME)
-        _write_release(table, scheme, schema, board.key, result)
+        _write_release(table, scheme, board, result)
         return {"rows": len(table[schema.target]), "scheme": scheme}
 
     def _read_guesses(self, board: Board, collected: Path, result: Path) -> dict[str, Any]:
         schema, positions = board.game.schema, board.deal.scored
-        names = tokens(derive(board.key, "background"), len(positions))
+        names = names_of(board, "background", len(positions))
         guesses = read_guesses(collected, "guesses", names, tuple(_as_guessed(column) for column in secrets(schema)))
         tables.write_arrow(pa.table({name: _guessed(cells) for name, cells in guesses.items()}), result / _GUESSES)
         return {"rows": len(positions)}
@@ -227,14 +219,10 @@ def _look_at_columns(schema: Schema) -> list[Finding]:
     return missing or [Finding("ok", "known-and-secret", facts)]
 
 
-def _rows(board: Board, positions: Positions, columns: tuple[Column, ...]) -> pa.Table:
-    table = tables.read_arrow(board.table).select([column.name for column in columns])
-    return table.take(pa.array(positions))
-
-
-def _write_release(table: anonymised.Anonymised, scheme: str, schema: Schema, key: bytes, folder: Path) -> None:
-    rows = len(table[schema.target])
-    anonymised.write(table, schema, shuffle(derive(key, "release"), rows), folder / _RELEASE)
+def _write_release(table: anonymised.Anonymised, scheme: str, board: Board, folder: Path) -> None:
+    schema = board.game.schema
+    order = order_of(board, "release", len(table[schema.target]))
+    anonymised.write(table, schema, order, folder / _RELEASE)
     (folder / _SCHEME).write_text(json.dumps({"scheme": scheme}) + "\n", encoding="utf-8")
 
 
