@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 from django.utils.translation import gettext_lazy as _
@@ -17,10 +18,12 @@ from challenges.anchors import Anchors
 from challenges.findings import Finding
 from challenges.generalised import Cells
 from challenges.metrics import risk, similarity
+from challenges.metrics.exposure import Told
 from challenges.scenarios import trials
 from challenges.scenarios.anonymised_outputs import read_anonymised, read_guesses
 from challenges.scenarios.base import Board, Game, Leaks, OutputProblem, Scenario, Utility, require, write_task
 from challenges.scenarios.containers import names_of, order_of, people, write_named, write_shuffled
+from challenges.scenarios.criteria import RECONSTRUCTION, Criterion
 from challenges.scenarios.residual import Attempts, residual_leaks
 from challenges.scenarios.trials import Trial
 from challenges.schema import Column, Schema, TableError
@@ -50,6 +53,7 @@ class TableReconstruction(Scenario):
         "a person, look for that person in the table and tell what they did not know."
     )
     defense_steps: ClassVar[tuple[str, ...]] = ("release",)
+    criteria: ClassVar[Mapping[str, Criterion]] = RECONSTRUCTION
 
     sentences: ClassVar[Mapping[str, tuple[Any, Any]]] = {
         "known-and-secret": (
@@ -107,16 +111,12 @@ class TableReconstruction(Scenario):
 
     def leaks(self, board: Board, result: Path) -> Leaks:
         """The signed residual risk of each fold and secret: people in the table against those who are not."""
-        truth = tables.read(board.table).iloc[board.deal.scored]
-        guesses = tables.read(result / _GUESSES)
-        attempts = {
-            column.name: Attempts(
-                counted=truth[column.name].notna().to_numpy(),
-                hit=risk.hits(truth[column.name], guesses[column.name], decimals(column)),
-            )
-            for column in secrets(board.game.schema)
-        }
-        return residual_leaks(board, attempts)
+        return residual_leaks(board, _attempts(board, result))
+
+    def told(self, board: Board, result: Path) -> Told:
+        """How many of a person's secrets the attack guessed."""
+        guessed = np.sum([made.hit for made in _attempts(board, result).values()], axis=0, dtype=np.float64)
+        return Told(board.deal.scored_member, board.deal.scored_fold, guessed[None, :])
 
     def reference_release(self, board: Board, folder: Path) -> None:
         """The deal's training part with its quasi-identifiers told roughly."""
@@ -189,7 +189,7 @@ def quasi_identifiers(schema: Schema) -> tuple[Column, ...]:
     return tuple(column for column in schema.columns if column.role == "quasi-identifier")
 
 
-def decimals(column: Column) -> int | None:
+def _hit_decimals(column: Column) -> int | None:
     """What `risk.hits` needs to know of a column."""
     return None if column.type == "category" else generalised.decimals(column)
 
@@ -217,6 +217,19 @@ def _look_at_columns(schema: Schema) -> list[Finding]:
     }
     missing = [Finding("error", f"no-{name}-columns") for name, names in facts.items() if not names]
     return missing or [Finding("ok", "known-and-secret", facts)]
+
+
+def _attempts(board: Board, result: Path) -> dict[str, Attempts]:
+    """For each secret, whose is known to the platform and whose the attack guessed."""
+    truth = tables.read(board.table).iloc[board.deal.scored]
+    guesses = tables.read(result / _GUESSES)
+    return {
+        column.name: Attempts(
+            counted=truth[column.name].notna().to_numpy(),
+            hit=risk.hits(truth[column.name], guesses[column.name], _hit_decimals(column)),
+        )
+        for column in secrets(board.game.schema)
+    }
 
 
 def _write_release(table: anonymised.Anonymised, scheme: str, board: Board, folder: Path) -> None:

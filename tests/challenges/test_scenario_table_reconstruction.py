@@ -433,6 +433,20 @@ def test_who_knows_all_about_people_in_the_table_and_nothing_of_others_has_a_lea
     json.dumps(leaks.detail, allow_nan=False)
 
 
+def test_a_person_gives_away_as_many_secrets_as_are_guessed(seat: Seat, tmp_path: Path) -> None:
+    board = seat()
+    guesses = perfect(board)
+    truth = tables.read(board.table).iloc[board.deal.scored]
+    told = SCENARIO.told(board, attacked(board, guesses.assign(smoking=None), tmp_path / "x"))
+    assert told is not None
+    np.testing.assert_array_equal(told.scores, [truth["glucose"].notna()])
+    told = SCENARIO.told(board, attacked(board, guesses, tmp_path / "y"))
+    assert told is not None
+    np.testing.assert_array_equal(told.scores, [truth["glucose"].notna().astype(int) + truth["smoking"].notna()])
+    np.testing.assert_array_equal(told.member, board.deal.scored_member)
+    assert set(SCENARIO.criteria) == {"singling_out", "linkability", "inference"}
+
+
 def test_who_knows_as_much_of_strangers_has_no_leak(seat: Seat, tmp_path: Path) -> None:
     board = seat()
     half = np.arange(len(board.deal.scored)) % 2 == 0
