@@ -53,7 +53,7 @@ def compute(table: pd.DataFrame, schema: Schema, deal: Deal, metric: str) -> Anc
 
 def _compute(inputs: Floats, truth: Any, schema: Schema, deal: Deal, metric: str) -> Anchors:
     train, test = deal.train, deal.test
-    u0 = score(metric, schema, truth[test], np.tile(_constant(truth[train], schema, metric), (len(test), 1)))
+    u0 = constant(truth[train], truth[test], schema, metric)
     models = dict(_models(schema, len(train)))
     validated = {name: _validated(model, inputs[train], truth[train], schema, metric) for name, model in models.items()}
     best = (max if HIGHER_IS_BETTER[metric] else min)(validated, key=validated.__getitem__)
@@ -63,12 +63,14 @@ def _compute(inputs: Floats, truth: Any, schema: Schema, deal: Deal, metric: str
     return Anchors(u0, u1, {"metric": metric, "best": best, "train": len(train), "test": len(test), "models": tried})
 
 
-def _constant(truth: Any, schema: Schema, metric: str) -> Floats:
-    """The best answer that looks at nobody."""
+def constant(train: Any, test: Any, schema: Schema, metric: str) -> float:
+    """The metric of the best answer that looks at nobody, from the targets of the training and the test part."""
     if schema.labels:
-        return np.array([np.mean(truth == label) for label in schema.labels])
-    values = truth.astype(np.float64)
-    return np.array([np.median(values) if metric == "mae" else values.mean()])
+        answer = np.array([np.mean(train == label) for label in schema.labels])
+    else:
+        values = train.astype(np.float64)
+        answer = np.array([np.median(values) if metric == "mae" else values.mean()])
+    return score(metric, schema, test, np.tile(answer, (len(test), 1)))
 
 
 def _validated(model: Any, inputs: Floats, truth: Any, schema: Schema, metric: str) -> float:

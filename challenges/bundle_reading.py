@@ -62,7 +62,9 @@ PHASE: Final[Keys] = {
     "seeds": (int, "seeds"),
     "folds": (int, "folds"),
 }
-FIELDS: Final = [name for keys in (GENERAL, *SECTIONS.values(), TEXTS) for _kind, name in keys.values()]
+# Its keys are the scenario's own: the challenge is asked whether it can have them.
+OPTIONS: Final = "options"
+FIELDS: Final = [OPTIONS, *(name for keys in (GENERAL, *SECTIONS.values(), TEXTS) for _kind, name in keys.values())]
 _KINDS: Final[dict[type, Any]] = {
     str: gettext_lazy("a text in quotation marks"),
     int: gettext_lazy("a whole number"),
@@ -101,7 +103,7 @@ class Bundle:
 def read(folder: Path) -> Bundle:
     """Reads a folder without believing it: unknown keys, wrong kinds and paths out of it raise BundleError."""
     facts = _toml(folder)
-    known = {*GENERAL, *SECTIONS, "data", "texts", "phases"}
+    known = {*GENERAL, *SECTIONS, OPTIONS, "data", "texts", "phases"}
     _refuse_unknown(facts, known, "")
     values = _values({key: facts[key] for key in facts if key in GENERAL}, GENERAL, "")
     for lacking in ("slug", "title", "summary", "scenario"):
@@ -109,6 +111,7 @@ def read(folder: Path) -> Bundle:
             raise BundleError(_("%(file)s: the key “%(key)s” is missing.") % {"file": FILE, "key": lacking})
     for name, keys in SECTIONS.items():
         values |= _values(_table(facts, name), keys, name)
+    values[OPTIONS] = _table(facts, OPTIONS)
     values |= _texts(folder, _table(facts, "texts"))
     phases = facts.get("phases", [{"kind": "development"}])
     if not isinstance(phases, list) or not all(isinstance(phase, dict) for phase in phases):

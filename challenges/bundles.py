@@ -12,7 +12,19 @@ from django.utils.translation import gettext as _
 
 from challenges import actions
 from challenges.actions import Refused
-from challenges.bundle_reading import FIELDS, FILE, GENERAL, PHASE, SECTIONS, TEXTS, BundleError, DataFiles, Keys, read
+from challenges.bundle_reading import (
+    FIELDS,
+    FILE,
+    GENERAL,
+    OPTIONS,
+    PHASE,
+    SECTIONS,
+    TEXTS,
+    BundleError,
+    DataFiles,
+    Keys,
+    read,
+)
 from challenges.models import Challenge, Dataset, Phase
 from challenges.tables import TableError
 from challenges.toml_text import section
@@ -130,6 +142,7 @@ def dump(*, challenge: Challenge, folder: Path) -> None:
         raise BundleError(_("The folder “%(name)s” is not empty.") % {"name": folder})
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     parts = [section("", _told(challenge, GENERAL))]
+    parts.append(section(OPTIONS, challenge.options))
     parts += [section(name, _told(challenge, keys)) for name, keys in SECTIONS.items()]
     dataset = Dataset.objects.filter(challenge=challenge).first()
     if dataset is not None:

@@ -60,7 +60,7 @@ def fingerprint(challenge: Challenge) -> str:
     settings: dict[str, Any] = {
         name: getattr(challenge, name)
         for name in (
-            *("slug", "scenario", "metric", "white_box", "reference_leak", "utility_threshold", "revealed"),
+            *("slug", "scenario", "options", "metric", "white_box", "reference_leak", "utility_threshold", "revealed"),
             *("aux_size", "core_size", "candidate_size"),
             *LIMITS,
         )

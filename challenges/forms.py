@@ -9,6 +9,7 @@ from django.utils.translation import gettext_lazy
 
 from challenges import calendar, locks, walls
 from challenges.models import Challenge, Phase
+from challenges.scenarios import registry
 from challenges.schema import Role, Schema
 from challenges.uploads import SUFFIXES
 
@@ -64,6 +65,11 @@ class ChallengeForm(forms.ModelForm[Challenge]):
         if self.instance.pk:
             people = self.instance.organisers.order_by("email")
             self.fields["organiser_emails"].initial = "\n".join(person.email for person in people)
+        if "options" in self.fields:  # once published they are shown, not chosen
+            self.fields["options"].help_text = options_help()
+
+    def clean_options(self) -> Any:
+        return self.cleaned_data["options"] or {}
 
     def clean_organiser_emails(self) -> list[Any]:
         emails = {line.strip().lower() for line in self.cleaned_data["organiser_emails"].splitlines() if line.strip()}
@@ -83,6 +89,16 @@ class ChallengeForm(forms.ModelForm[Challenge]):
             stored = Challenge.objects.get(pk=self.instance.pk)
             if problem := locks.challenge_problem(stored, self.instance):
                 self.add_error(None, problem)
+
+
+def options_help() -> str:
+    """What may be set for which scenario, in the reader's language."""
+    lines = [
+        f"{scenario.title}: “{option.name}” ({option.about})"
+        for scenario in registry.SCENARIOS.values()
+        for option in scenario.options
+    ]
+    return "\n".join([_("A JSON object; empty: the defaults."), *lines])
 
 
 class PhaseForm(forms.ModelForm[Phase]):

@@ -212,6 +212,11 @@ class Challenge(models.Model):
             walls.check(self.walls)
         except ValidationError as error:
             raise ValidationError({"walls": error.messages}) from error
+        if self.scenario in registry.SCENARIOS:  # else its own field complains
+            try:
+                registry.get(self.scenario).check_options(self.options)
+            except ValueError as error:
+                raise ValidationError({"options": str(error)}) from error
 
     @property
     def wall_titles(self) -> str:

@@ -20,6 +20,7 @@ from sklearn.ensemble import (
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 
+from challenges import subsample
 from challenges.features import Floats, answers, linear_model, one_thread
 from challenges.metrics import bootstrap
 from challenges.metrics.utility import score
@@ -73,8 +74,13 @@ def tstr(
     expected values), `targets` [rows] labels or numbers, `weights` [rows] how much each row counts (default: all the
     same), `test_inputs` and `test_truth` the same of the test part. `resample` is `Board.resample`: replicates are over
     test records, drawn within each class. `facts` holds the metric of each model by name. A table whose target never
-    varies teaches its one answer. Takes some seconds.
+    varies teaches its one answer. The order of the rows does not matter; of a very large table a random part is taken.
+    Takes some seconds.
     """
+    order = np.lexsort([*inputs.T, *([] if weights is None else [weights]), np.unique(targets, return_inverse=True)[1]])
+    rows = order[subsample.choose(len(order), schema)]
+    inputs, targets = inputs[rows], targets[rows]
+    weights = None if weights is None else weights[rows]
     unknown = np.isnan(inputs).all(axis=0)  # gradient boosting does not bear columns without any value
     inputs, test_inputs = np.where(unknown, 0.0, inputs), np.where(unknown, 0.0, test_inputs)
     given: dict[str, Floats] = {}

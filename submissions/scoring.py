@@ -1,6 +1,7 @@
 """The board that a step is played on: which table, which secret deal, which tokens. And what its result is worth."""
 
 import hashlib
+import json
 import shutil
 import tempfile
 from functools import lru_cache
@@ -94,7 +95,8 @@ def _release_folder(step: Step) -> Path | None:
 def _reference_release(challenge: Challenge) -> Path:
     """The platform's own release on the public sample, which attacks rehearse against; made once per dataset."""
     dataset = challenge.dataset
-    stamp = hashlib.sha256(f"{dataset.sample.name} {challenge.white_box}".encode()).hexdigest()[:16]
+    made_from = [dataset.sample.name, challenge.scenario, challenge.white_box, challenge.options]
+    stamp = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(settings.PRIVATE_ROOT) / "reference" / challenge.slug / stamp
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)

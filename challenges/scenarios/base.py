@@ -206,8 +206,11 @@ class Scenario(ABC):
         return game.options.get(name, default)
 
 
-def write_task(step: str, board: Board, folder: Path, files: Mapping[str, str]) -> None:
-    """Writes task.json of contract anomed/1. `files` maps the names of DESIGN 4 to paths below /input."""
+def write_task(step: str, board: Board, folder: Path, files: Mapping[str, str], **more: Any) -> None:
+    """Writes task.json of contract anomed/1. `files` maps the names of DESIGN 4 to paths below /input.
+
+    `more` are entries that only steps of this kind have.
+    """
     game = board.game
     task = {
         "contract": CONTRACT,
@@ -218,6 +221,7 @@ def write_task(step: str, board: Board, folder: Path, files: Mapping[str, str]) 
         "target": game.schema.target,
         "columns": [column.to_json() for column in game.schema.shared],
         "limits": dict(game.limits),
+        **more,
         "files": dict(files),
     }
     (folder / "task.json").write_text(json.dumps(task, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -3,9 +3,10 @@
 from challenges.findings import SENTENCES
 from challenges.scenarios.base import Scenario
 from challenges.scenarios.model_membership import ModelMembership
+from challenges.scenarios.synthetic_membership import SyntheticMembership
 from challenges.scenarios.table_reconstruction import TableReconstruction
 
-_ALL: tuple[Scenario, ...] = (ModelMembership(), TableReconstruction())
+_ALL: tuple[Scenario, ...] = (ModelMembership(), SyntheticMembership(), TableReconstruction())
 SCENARIOS: dict[str, Scenario] = {scenario.slug: scenario for scenario in _ALL}
 
 for _scenario in SCENARIOS.values():

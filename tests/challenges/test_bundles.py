@@ -181,6 +181,18 @@ def test_importing_again_brings_a_draft_in_line(
     assert Challenge.objects.count() == 1
 
 
+def test_options_of_the_scenario_travel_along(
+    rewritten: Callable[[str, str], Path], olga: User, tmp_path: Path
+) -> None:
+    rewritten('scenario = "model-membership"', 'scenario = "synthetic-membership"')
+    folder = rewritten("[limits]", "[options]\nrows = 250\n\n[limits]")
+    challenge = bundles.load(folder=folder, by=olga)
+    assert challenge.game.options == {"rows": 250}
+    bundles.dump(challenge=challenge, folder=tmp_path / "written")
+    again = bundles.load(folder=tmp_path / "written", by=olga, slug="again")
+    assert facts(again) == facts(challenge)
+
+
 def test_a_published_challenge_is_not_overwritten(playable: Path, olga: User) -> None:
     folder = playable
     challenge = bundles.load(folder=folder, by=olga)
@@ -248,6 +260,7 @@ def test_an_export_holds_no_secret(folder: Path, olga: User, tmp_path: Path) -> 
         ('kind = "final"', 'kind = "semifinal"', "“kind” of a phase"),
         ('kind = "final"', 'kind = "development"', "one phase of each “kind” only"),
         ("closes = 2040-06-30T12:00:00", "closes = 2040-06-30", "must be a date with a time"),
+        ("[limits]", "[options]\nrows = 250\n\n[limits]", "“options”.*has no option “rows”"),
         ("[sizes]", "[sizes", "no valid TOML"),
         ('file = "patients.csv"', 'file = "/etc/passwd"', "leads out of the folder"),
         ('file = "patients.csv"', 'file = "../patients.csv"', "leads out of the folder"),

@@ -45,6 +45,20 @@ def test_a_sound_challenge_passes_and_gets_its_anchors(draft: Challenge) -> None
     assert 0.7 < draft.reference_utility < 1
 
 
+def test_a_synthetic_table_is_checked_like_a_model(olga: User) -> None:
+    challenge = small_draft(olga, scenario="synthetic-membership", options={"rows": 200})
+    report = actions.check_now(challenge=challenge)
+    assert report.state == CheckReport.State.PASSED
+    assert {"classes", "blind", "anchors", "sample"} <= codes(report.findings, "ok")
+    challenge.refresh_from_db()
+    assert challenge.trivial_utility is not None
+    assert challenge.reference_utility is not None
+    assert challenge.trivial_utility < 0.6 < challenge.reference_utility
+    before = checks.fingerprint(challenge)
+    challenge.options = {}
+    assert checks.fingerprint(challenge) != before
+
+
 def test_breast_cancer_is_small_and_says_what_that_means(olga: User) -> None:
     challenge = new_challenge(olga)
     give_data(challenge, breast_cancer_csv(), target="target")
