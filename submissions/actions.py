@@ -7,17 +7,21 @@ from pathlib import PurePath
 from typing import Any
 
 from django.conf import settings
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.contenttypes.models import ContentType
 from django.db import IntegrityError, transaction
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from challenges.models import Challenge
-from submissions import flow, pairing, quotas, standings, uploads
-from submissions.models import Membership, Submission, Team, Upload
+from submissions import flow, oversight, pairing, quotas, standings, uploads
+from submissions.models import Duel, Membership, Submission, Team, Upload
 from submissions.states import OVER, READY, State
 
 # A part of the disk that uploads never touch: the database and running containers need room to go on.
 _DISK_RESERVE = 5 * 10**9  # bytes
 _NOT_IN_NAMES = re.compile(r"[^\w .:+()/-]+")
+_LONGEST_REASON = 300  # characters of the reason why a duel is void
 _ARCHIVE_ENDINGS = (".tar.gz", ".tgz", ".tar")
 
 
@@ -144,6 +148,63 @@ def choose(*, submission: Submission, active: bool, by: Any) -> None:
         flow.complete(submission)
     standings.refresh_all(challenge)
     challenge.mark_changed()
+
+
+@transaction.atomic
+def void_duel(*, duel: Duel, reason: str, by: Any) -> None:
+    """An organiser takes a duel out of all scores, with a reason that everybody reads; `unvoid_duel` puts it back.
+
+    The same attack's duels with the defense under the other seeds of the phase go with it: they are one cell of the
+    matrix. Boards, intervals and flags follow from what is stored; nothing runs again.
+    """
+    said = " ".join(reason.split())
+    if not said:
+        raise Refused(_("Say why: everybody reads the reason in the matrix."))
+    if len(said) > _LONGEST_REASON:
+        raise Refused(_("Say it in %(most)s characters: it stands in the matrix.") % {"most": _LONGEST_REASON})
+    duels = _judged(duel, by)
+    if any(one.void_reason for one in duels):
+        raise Refused(_("This duel is void already."))
+    if any(one.state == Duel.State.PENDING for one in duels):
+        raise Refused(_("Wait until this duel is over under every seed."))
+    _decide(duels, by, voided_at=timezone.now(), void_reason=said, voided_by=by)
+
+
+@transaction.atomic
+def unvoid_duel(*, duel: Duel, by: Any) -> None:
+    """Takes the voiding of a duel back, under all seeds: it counts again as if nothing had been."""
+    duels = _judged(duel, by)
+    if not any(one.void_reason for one in duels):
+        raise Refused(_("This duel is not void."))
+    _decide(duels, by, voided_at=None, void_reason="", voided_by=None)
+
+
+def _judged(duel: Duel, by: Any) -> list[Duel]:
+    """The duels of a pairing under an organiser's hand, with their challenge held."""
+    challenge = flow.lock(duel.attack.challenge)
+    if not challenge.is_organiser(by):
+        raise Refused(_("Only organisers of the challenge can void a duel."))
+    return oversight.pairing_of(duel)
+
+
+def _decide(duels: list[Duel], by: Any, **columns: Any) -> None:
+    Duel.objects.filter(pk__in=[duel.pk for duel in duels]).update(**columns)
+    first, reason = duels[0], columns["void_reason"]
+    log = flow.log(first.attack)
+    log.info("duel_voided" if reason else "duel_unvoided", duels=[duel.pk for duel in duels], by=by.pk)
+    for duel in duels:
+        duel.refresh_from_db()
+        LogEntry.objects.create(
+            user=by,
+            content_type=ContentType.objects.get_for_model(Duel),
+            object_id=str(duel.pk),
+            object_repr=str(duel)[:200],
+            action_flag=CHANGE,
+            change_message=f"void: {reason}" if reason else "void taken back",
+        )
+        oversight.review(duel.release)
+    standings.refresh_duel(first)
+    first.attack.challenge.mark_changed()
 
 
 def _take_out(submission: Submission, state: State, by: Any) -> None:

@@ -16,7 +16,7 @@ from challenges.models import Challenge
 from sandbox import actions as sandbox
 from sandbox.models import Image, Run
 from sandbox.reasons import Reason
-from submissions import pairing, scoring, standings, steps
+from submissions import oversight, pairing, scoring, standings, steps
 from submissions.models import Duel, Release, Standing, Step, Submission
 from submissions.states import READY, State
 
@@ -210,6 +210,7 @@ def _duel_ended(duel: Duel, run: Run, verdict: dict[str, Any] | None) -> None:
         for column, value in verdict.items():
             setattr(duel, column, value)
     duel.save()
+    oversight.review(duel.release)
     attack, defense = duel.attack, duel.release.submission
     log(attack).info("duel_ended", defense=str(defense.pk), seed=duel.release.seed, reason=duel.reason)
     standings.refresh_duel(duel)
