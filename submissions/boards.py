@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from django.db.models import Avg, Count, Q
+from django.db.models import Avg, Count, Max, Q
 
 from challenges.models import Challenge, Phase
 from submissions.models import Duel, Standing, Submission
@@ -86,7 +86,8 @@ class Cell:
     """One attack against one defense: the mean leak over the defense's seeds, rounded for the public."""
 
     leak: float | None
-    state: str  # done, pending, failed; pairs that do not meet have no cell
+    state: str  # done, pending, failed, void; pairs that do not meet have no cell
+    void_reason: str = ""  # why an organiser took it out of all scores
 
 
 @dataclass(frozen=True)
@@ -103,26 +104,26 @@ def matrix(*, challenge: Challenge, phase: Phase | None = None) -> Matrix:
     phase = phase or challenge.shown_phase
     attacks = board(challenge=challenge, kind=Submission.Kind.ATTACK, phase=phase)
     defenses = board(challenge=challenge, kind=Submission.Kind.DEFENSE, phase=phase)
+    done = Q(state=Duel.State.DONE, void_reason="")
     rows = (
-        Duel.objects.valid()
-        .filter(release__phase=phase)
+        Duel.objects.filter(release__phase=phase)
         .filter(attack__in=[row.submission.pk for row in attacks])
         .filter(release__submission__in=[row.submission.pk for row in defenses])
         .values_list("attack", "release__submission")
         .annotate(
-            leak=Avg("mean_leak", filter=Q(state=Duel.State.DONE)),
-            done=Count("pk", filter=Q(state=Duel.State.DONE)),
+            leak=Avg("mean_leak", filter=done),
+            done=Count("pk", filter=done),
             pending=Count("pk", filter=Q(state=Duel.State.PENDING)),
+            void=Max("void_reason"),
         )
     )
-    cells = {
-        (attack, defense): Cell(
-            leak=None if leak is None else public(leak),
-            state="pending" if pending else "done" if done else "failed",
-        )
-        for attack, defense, leak, done, pending in rows
-    }
+    cells = {(attack, defense): _cell(*outcome) for attack, defense, *outcome in rows}
     return Matrix(attacks=attacks, defenses=defenses, cells=cells)
+
+
+def _cell(leak: float | None, done: int, pending: int, void_reason: str) -> Cell:
+    state = "void" if void_reason else "pending" if pending else "done" if done else "failed"
+    return Cell(None if leak is None or void_reason else public(leak), state, void_reason)
 
 
 def _duel_counts(phase: Phase, kind: str) -> dict[UUID, tuple[int, int]]:

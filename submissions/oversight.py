@@ -5,7 +5,6 @@ Nothing here runs anything: boards, flags and health all follow from the stored 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Final
 
 import numpy as np
@@ -94,7 +93,8 @@ def strongest(challenge: Challenge) -> list[Pairing]:
 def pairing_of(duel: Duel) -> list[Duel]:
     """The duel and the same pairing's under the other seeds of its phase."""
     same = Duel.objects.between(attack=duel.attack, defense=duel.release.submission)
-    return list(same.filter(release__phase=duel.release.phase_id).order_by("release__seed"))
+    context = ("attack__team", "attack__challenge", "release__phase", "release__submission__team", "voided_by")
+    return list(same.filter(release__phase=duel.release.phase_id).select_related(*context).order_by("release__seed"))
 
 
 def health(challenge: Challenge) -> list[Health]:
@@ -137,12 +137,12 @@ def _leads(duels: Sequence[Duel]) -> list[collusion.Lead | None]:
 
 
 def _pairings(duels: QuerySet[Duel]) -> list[Pairing]:
-    context = ("attack__team", "release__phase", "release__submission__team")
-    ordered = duels.select_related(*context).order_by(
-        "release__phase", "attack", "release__submission", "release__seed"
-    )
-    groups = groupby(ordered, key=lambda duel: (duel.release.phase_id, duel.attack_id, duel.release.submission_id))
-    return [_pairing(list(group)) for _key, group in groups]
+    """The pairings that these duels belong to, each with all its seeds."""
+    firsts = {
+        (duel.release.phase_id, duel.attack_id, duel.release.submission_id): duel
+        for duel in duels.select_related("attack", "release__submission")
+    }
+    return [_pairing(pairing_of(duel)) for duel in firsts.values()]
 
 
 def _pairing(duels: Sequence[Duel]) -> Pairing:

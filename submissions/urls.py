@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from submissions.views import boards, cards, challenge, entries, submit
+from submissions.views import boards, cards, challenge, entries, oversight, submit
 
 urlpatterns = [
     path("challenges/<slug:slug>/", challenge.overview, name="challenge"),
@@ -13,6 +13,8 @@ urlpatterns = [
     path("challenges/<slug:slug>/boards/", boards.boards, name="challenge_boards"),
     path("challenges/<slug:slug>/matrix/", boards.matrix, name="challenge_matrix"),
     path("challenges/<slug:slug>/cards/<uuid:pk>/", cards.card, name="card"),
+    path("challenges/<slug:slug>/oversight/", oversight.page, name="challenge_oversight"),
+    path("challenges/<slug:slug>/oversight/void/", oversight.void, name="challenge_void"),
     path("challenges/<slug:slug>/submissions/", entries.own, name="challenge_submissions"),
     path("challenges/<slug:slug>/submit/", submit.submit, name="submit"),
     path("submissions/<uuid:pk>/", entries.detail, name="submission"),

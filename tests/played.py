@@ -22,12 +22,12 @@ def release(defense: Submission) -> Release:
     return defense.releases.order_by("seed")[0]
 
 
-def duel(one: Duel, strength: float = 0.0, known: float = 0.0) -> Duel:
+def duel(one: Duel, strength: float = 0.0, known: float = 0.0, noise: float = 1.0) -> Duel:
     """Ends a duel with scores: normal noise, plus `strength` for members, of whom a share is `known` for certain."""
     step = _steps(duel=one)[0]
     member = scoring.board_of(step).deal.scored_member
     random = np.random.default_rng(zlib.crc32(f"{one.attack.name} {one.release.seed}".encode()))
-    scores = random.normal(size=len(member)) + strength * member
+    scores = noise * random.normal(size=len(member)) + strength * member
     scores = np.where(member & (random.random(len(member)) < known), 100 + scores, scores)
     folder = step.run.result_folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -37,11 +37,11 @@ def duel(one: Duel, strength: float = 0.0, known: float = 0.0) -> Duel:
     return one
 
 
-def duels(defense: Submission, **strengths: float) -> None:
-    """Ends all duels that wait for a defense; `strengths` by the attack's name, `_` for -, default 0."""
+def duels(defense: Submission, *, noise: float = 1.0, **strengths: float) -> None:
+    """Ends all duels that wait for a defense; `strengths` by the attack's name, default 0."""
     waiting = Duel.objects.pending().filter(release__submission=defense).select_related("attack")
     for one in waiting.order_by("pk"):
-        duel(one, strengths.get(one.attack.name.replace("-", "_"), 0.0))
+        duel(one, strengths.get(one.attack.name, 0.0), noise=noise)
 
 
 def _steps(**which: Any) -> list[Step]:

@@ -1,4 +1,4 @@
-"""Does an attack know more of one release than all other teams' attacks can find out? A sign, not a proof (SCORING 4)."""
+"""Does an attack know more of one release than all other teams' attacks find out? A sign, not a proof (SCORING 4)."""
 
 from __future__ import annotations
 

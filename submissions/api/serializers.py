@@ -246,7 +246,8 @@ class CellSerializer(serializers.Serializer[Any]):
     attack = serializers.UUIDField()
     defense = serializers.UUIDField()
     leak = serializers.FloatField(allow_null=True)
-    state = serializers.ChoiceField(choices=Duel.State.choices)
+    state = serializers.ChoiceField(choices=[*Duel.State.values, "void"])
+    void_reason = serializers.CharField(help_text="Why an organiser took it out of all scores.")
 
 
 class MatrixSerializer(serializers.Serializer[Any]):

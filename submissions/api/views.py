@@ -172,7 +172,13 @@ class MatrixView(APIView):
         challenge = visible_challenge(request, slug)
         matrix = boards.matrix(challenge=challenge)
         cells = [
-            {"attack": attack, "defense": defense, "leak": cell.leak, "state": cell.state}
+            {
+                "attack": attack,
+                "defense": defense,
+                "leak": cell.leak,
+                "state": cell.state,
+                "void_reason": cell.void_reason,
+            }
             for (attack, defense), cell in matrix.cells.items()
         ]
         facts = {"version": challenge.version, "defenses": matrix.defenses, "attacks": matrix.attacks, "cells": cells}

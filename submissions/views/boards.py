@@ -33,7 +33,8 @@ def matrix(request: SiteRequest, slug: str) -> HttpResponse:
         )
         for defense in table.defenses
     ]
-    context = here.context(tab="matrix", attacks=table.attacks, rows=rows)
+    voided = [(attack, defense, cell) for defense, cells in rows for attack, cell in cells if cell and cell.void_reason]
+    context = here.context(tab="matrix", attacks=table.attacks, rows=rows, voided=voided)
     return page_or_fragment(request, "challenges/matrix.html", "challenges/_matrix.html", context)
 
 
