@@ -17,6 +17,7 @@ from django.db import connection
 
 from anomed_site import heartbeat
 from sandbox import hosts, reaper, wakeups
+from submissions import reckoning
 from submissions.registry import conf as registry
 
 log = structlog.get_logger("processes")
@@ -195,6 +196,7 @@ class Supervisor:
             try:
                 wakeups.tick()
                 self._elsewhere = hosts.slots_elsewhere()
+                reckoning.tick()
             except Exception:
                 log.warning("no_tick", exc_info=True)
         connection.close()

@@ -1,5 +1,6 @@
 """The boards and the matrix as one reader may see them: everything here only reads."""
 
+import math
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -9,12 +10,23 @@ from challenges.models import Challenge, Phase
 from submissions.models import Duel, Standing, Submission
 from submissions.standings import public
 
+# A published interval is no finer than the published number: a hundredth of its scale (SCORING 4).
+_SCALE = {"utility": 1.0, "privacy": 1.0, "worst_leak": 1.0, "mean_leak": 1.0, "score": 100.0}
+_STEPS = 100
+
+Interval = tuple[float, float]
+
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a board, as one reader may see it. Utility, privacy and leaks between 0 and 1, score 0 to 100."""
+    """A line of a board, as one reader may see it. Utility, privacy and leaks between 0 and 1, score 0 to 100.
 
-    rank: int | None  # anchors and baselines have none
+    Entries that cannot be told apart share the ranks from `rank` to `rank_last`. Anchors and baselines have none, nor
+    have entries whose numbers changed a moment ago. `intervals` are the 95 % intervals of those numbers that have one.
+    """
+
+    rank: int | None
+    rank_last: int | None
     submission: Submission
     team: str
     name: str
@@ -22,12 +34,17 @@ class Row:
     utility: float | None
     privacy: float | None
     worst_leak: float | None
-    worst_leak_error: float | None
     mean_leak: float | None
     score: float | None
+    intervals: dict[str, Interval]
     qualified: bool
     duels_done: int
     duels_due: int
+
+    @property
+    def ranks(self) -> str:
+        """The ranks as people write them: 4, or 4–6 where they are shared."""
+        return str(self.rank or "") if self.rank == self.rank_last else f"{self.rank}–{self.rank_last}"
 
 
 def board(*, challenge: Challenge, kind: str, organiser: bool = False, phase: Phase | None = None) -> list[Row]:
@@ -38,47 +55,63 @@ def board(*, challenge: Challenge, kind: str, organiser: bool = False, phase: Ph
     phase = phase or challenge.shown_phase
     if phase is None:
         return []
-    rows: list[Row] = []
-    rank = 0
+    standings = list(Standing.objects.on_board(phase=phase, kind=kind))
+    places = _places(standings)
     counts = _duel_counts(phase, kind)
-    for standing in Standing.objects.on_board(phase=phase, kind=kind):
+    rows: list[Row] = []
+    for standing in standings:
         submission = standing.submission
-        ranked = submission.is_ranked and standing.public_score is not None
-        rank += ranked
+        first, last = places.get(submission.pk, (None, None))
         done, due = counts.get(submission.pk, (0, 0))
-        prefix = "" if organiser else "public_"
+        numbers = {name: getattr(standing, name if organiser else f"public_{name}") for name in _SCALE}
         rows.append(
             Row(
-                rank=rank if ranked else None,
+                rank=first,
+                rank_last=last,
                 submission=submission,
                 team=submission.team.name if submission.team else "",
                 name=submission.name,
                 role=submission.role,
-                utility=getattr(standing, f"{prefix}utility"),
-                privacy=getattr(standing, f"{prefix}privacy"),
-                worst_leak=getattr(standing, f"{prefix}worst_leak"),
-                worst_leak_error=_shown_error(standing, organiser),
-                mean_leak=getattr(standing, f"{prefix}mean_leak"),
-                score=getattr(standing, f"{prefix}score"),
+                intervals={
+                    name: tuple(standing.intervals[name]) if organiser else _public_interval(standing, name)
+                    for name in _SCALE
+                    if name in standing.intervals and numbers[name] is not None
+                },
                 qualified=standing.qualified,
                 duels_done=done,
                 duels_due=due,
+                **numbers,
             )
         )
     return rows
 
 
-def _shown_error(standing: Standing, organiser: bool) -> float | None:
-    error = standing.worst_leak_error
-    return error if organiser or error is None else public(error)
+def _places(standings: list[Standing]) -> dict[UUID, tuple[int, int]]:
+    """The first and the last rank of each entry's band, which all its entries share."""
+    ranked = [row for row in standings if row.submission.is_ranked and row.public_score is not None]
+    ends: dict[int, tuple[int, int]] = {}
+    for place, row in enumerate(ranked, start=1):
+        if row.band is not None:
+            ends[row.band] = (ends.get(row.band, (place, place))[0], place)
+    return {row.submission_id: ends[row.band] for row in ranked if row.band is not None}
 
 
-def rank_of(submission: Submission) -> int | None:
-    """An entry's present place on its board, 1 is best; None while it has none."""
-    if not submission.is_ranked:
-        return None
+def _public_interval(standing: Standing, name: str) -> Interval:
+    """The interval around the published number: moved with it, so that it tells no more, and rounded outwards."""
+    low, high = standing.intervals[name]
+    scale, shown = _SCALE[name], getattr(standing, f"public_{name}")
+    moved = shown - min(max(getattr(standing, name), 0.0), scale)
+    steps = _STEPS / scale
+    return (
+        max(0.0, math.floor((max(low, 0.0) + moved) * steps + 1e-6) / steps),
+        min(scale, math.ceil((max(high, 0.0) + moved) * steps - 1e-6) / steps),
+    )
+
+
+def row_of(submission: Submission) -> Row | None:
+    """An entry's present line on its public board; None while it has none."""
     rows = board(challenge=submission.challenge, kind=submission.kind)
-    return next((row.rank for row in rows if row.submission.pk == submission.pk), None)
+    return next((row for row in rows if row.submission.pk == submission.pk), None)
 
 
 @dataclass(frozen=True)

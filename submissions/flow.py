@@ -165,7 +165,7 @@ def _ready(submission: Submission) -> None:
             steps.queue_release(submission, steps.names(submission)[0], phase, seed)
     else:
         pairing.pair(submission)
-        standings.refresh_attacks(phase, [submission])
+        standings.refresh_attack(submission, phase)
         complete(submission)
 
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import numpy as np
+from django.db.models import F
 
 from challenges.metrics import duel as metrics
 from challenges.models import Phase
 from challenges.scenarios.base import Floats
-from submissions.models import Duel, Submission
+from submissions.models import Duel, Standing, Submission
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,3 +51,23 @@ class Faced:
         baselines = [place for place, attack in enumerate(whole) if roles[attack] == Submission.Role.BASELINE]
         baseline_leak = metrics.crossfit_worst_leak(array[:, baselines]) if baselines else 0.0
         return cls(attacks=whole, leaks=array, errors=spread, baseline_leak=baseline_leak)
+
+
+def counting_defenses(phase: Phase) -> dict[UUID, float]:
+    """The defenses that attacks are scored on, with their utility U: qualified, ranked, the best one of each team."""
+    entries = Submission.objects.taking_part(phase).defenses().filter(role=Submission.Role.ENTRY)
+    rows = (
+        Standing.objects.filter(phase=phase, qualified=True, submission__in=entries)
+        .order_by(
+            "submission__team",
+            F("score").desc(nulls_last=True),
+            F("privacy").desc(nulls_last=True),
+            F("utility").desc(nulls_last=True),
+            "submission__created_at",
+        )
+        .values_list("submission", "submission__team", "utility")
+    )
+    best: dict[int, tuple[UUID, float]] = {}
+    for defense, team, utility in rows:
+        best.setdefault(team, (defense, utility or 0.0))
+    return dict(best.values())

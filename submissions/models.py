@@ -457,3 +457,23 @@ class Exposure(models.Model):
 
     def __str__(self) -> str:
         return f"{self.submission_id}: exposure"
+
+
+class ReckoningQuerySet(models.QuerySet["Reckoning"]):
+    def due(self) -> Self:
+        """Phases whose numbers have changed since, and whose turn it is."""
+        return self.exclude(changes=F("reckoned")).filter(next_at__lte=timezone.now())
+
+
+class Reckoning(models.Model):
+    """How far the intervals and bands of a phase follow its numbers; see `reckoning`."""
+
+    phase = models.OneToOneField(Phase, models.CASCADE, primary_key=True, related_name="reckoning")
+    changes = models.PositiveBigIntegerField(default=0)  # goes up whenever numbers of the phase change
+    reckoned = models.PositiveBigIntegerField(default=0)  # `changes` at the last reckoning
+    next_at = models.DateTimeField(default=timezone.now)  # nobody is asked to reckon before
+
+    objects = ReckoningQuerySet.as_manager()
+
+    def __str__(self) -> str:
+        return f"{self.phase_id}: {self.reckoned} of {self.changes}"

@@ -10,13 +10,14 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
-from django.db.models import Avg, F, FloatField, Q
+from django.db.models import Avg, FloatField, Q
 from django.db.models.functions import Coalesce
 
 from challenges.metrics import duel as metrics
 from challenges.models import Challenge, Phase
 from sandbox.reasons import Reason
-from submissions.matrix import Faced
+from submissions import reckoning
+from submissions.matrix import Faced, counting_defenses
 from submissions.models import Duel, Standing, Submission
 
 _ROUNDING = 1e-9  # of floating-point numbers: a utility exactly at the threshold passes
@@ -25,11 +26,11 @@ _DECIMALS = 2  # of everything that the public sees (SCORING 4)
 
 def refresh_duel(duel: Duel) -> None:
     """Brings the boards of its phase up to date after one more duel, or one fewer."""
-    phase, defense = duel.release.phase, duel.release.submission
+    phase = duel.release.phase
     before = counting_defenses(phase)
-    refresh_defense(defense, phase)
-    changed = counting_defenses(phase) != before
-    refresh_attacks(phase, None if changed else [duel.attack])
+    _defense(duel.release.submission, phase)
+    _attacks(phase, [duel.attack] if counting_defenses(phase) == before else None)
+    reckoning.mark(phase)
 
 
 def refresh_all(challenge: Challenge) -> None:
@@ -41,12 +42,25 @@ def refresh_all(challenge: Challenge) -> None:
 def refresh_phase(phase: Phase) -> None:
     """Recomputes every row of a phase from its stored duels."""
     for defense in Submission.objects.taking_part(phase).defenses():
-        refresh_defense(defense, phase)
-    refresh_attacks(phase)
+        _defense(defense, phase)
+    _attacks(phase)
+    reckoning.mark(phase)
 
 
 def refresh_defense(defense: Submission, phase: Phase) -> None:
-    """Recomputes U, W, P and S of a defense in a phase from its releases and the duels against them."""
+    """Recomputes the row of a defense: it has a new release."""
+    _defense(defense, phase)
+    reckoning.mark(phase)
+
+
+def refresh_attack(attack: Submission, phase: Phase) -> None:
+    """Recomputes the row of an attack: it is new."""
+    _attacks(phase, [attack])
+    reckoning.mark(phase)
+
+
+def _defense(defense: Submission, phase: Phase) -> None:
+    """U, W, P and S of a defense from its releases in a phase and the duels against them."""
     challenge = defense.challenge
     releases = list(defense.releases.filter(phase=phase).order_by("seed"))
     if not releases or challenge.trivial_utility is None or challenge.reference_utility is None:
@@ -80,8 +94,8 @@ def refresh_defense(defense: Submission, phase: Phase) -> None:
     )
 
 
-def refresh_attacks(phase: Phase, attacks: Iterable[Submission] | None = None) -> None:
-    """Recomputes Q of these attacks, by default of all that take part, against the defenses that count."""
+def _attacks(phase: Phase, attacks: Iterable[Submission] | None = None) -> None:
+    """Q of these attacks, by default of all that take part, against the defenses that count."""
     attacks = list(Submission.objects.taking_part(phase).attacks() if attacks is None else attacks)
     utilities = counting_defenses(phase)
     successes = _successes(attacks, utilities, phase)
@@ -99,33 +113,26 @@ def refresh_attacks(phase: Phase, attacks: Iterable[Submission] | None = None) -
         )
 
 
-def counting_defenses(phase: Phase) -> dict[UUID, float]:
-    """The defenses that attacks are scored on, with their utility U: qualified, ranked, the best one of each team."""
-    entries = Submission.objects.taking_part(phase).defenses().filter(role=Submission.Role.ENTRY)
-    rows = (
-        Standing.objects.filter(phase=phase, qualified=True, submission__in=entries)
-        .order_by(
-            "submission__team",
-            F("score").desc(nulls_last=True),
-            F("privacy").desc(nulls_last=True),
-            F("utility").desc(nulls_last=True),
-            "submission__created_at",
-        )
-        .values_list("submission", "submission__team", "utility")
-    )
-    best: dict[int, tuple[UUID, float]] = {}
-    for defense, team, utility in rows:
-        best.setdefault(team, (defense, utility or 0.0))
-    return dict(best.values())
-
-
 def public(value: float) -> float:
     """The value as everybody may see it; the sum turns a rounded -0.0 into 0.0."""
     return round(value, _DECIMALS) + 0.0
 
 
 def _write(submission: Submission, phase: Phase, **columns: Any) -> None:
-    Standing.objects.update_or_create(submission=submission, phase=phase, defaults=columns)
+    """Stores a row. Its band is open again if a number changed by which it is ranked, until the next reckoning."""
+    row = Standing.objects.filter(submission=submission, phase=phase).first() or Standing(
+        submission=submission, phase=phase
+    )
+    if any(getattr(row, name) != columns.get(name, getattr(row, name)) for name in ("score", "public_score")):
+        row.band = None
+    for name, value in columns.items():
+        setattr(row, name, value)
+    row.intervals = {name: ends for name, ends in row.intervals.items() if _holds(ends, getattr(row, name))}
+    row.save()
+
+
+def _holds(ends: list[float], value: float | None) -> bool:
+    return value is not None and ends[0] <= value <= ends[1]
 
 
 def _score(qualified: bool, utility: float, privacy: float) -> float:

@@ -10,7 +10,7 @@ from django_q.tasks import async_task
 from sandbox import actions as sandbox
 from sandbox.models import Run
 from sandbox.reasons import Reason, Rejected
-from submissions import exposure, flow, retention, uploads
+from submissions import exposure, flow, reckoning, retention, uploads
 from submissions.models import Duel, Step, Submission, Upload
 from submissions.states import State
 
@@ -60,6 +60,7 @@ def sweep() -> None:
     settle_forgotten()
     fight_again()
     exposure.measure_due()
+    reckoning.tick()
 
 
 def clean() -> None:

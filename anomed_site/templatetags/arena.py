@@ -44,6 +44,10 @@ _TERMS = {
     "P": (gettext_lazy("Privacy"), gettext_lazy("How little leaks, 0 to 1")),
     "S": (gettext_lazy("Score"), gettext_lazy("0 to 100: utility and privacy at once")),
     "L": (gettext_lazy("Mean leak"), gettext_lazy("What it learns from a defense on average, 0 to 1")),
+    "CI": (
+        gettext_lazy("0 to 100"),
+        gettext_lazy("The score as a dot, and the range that it would lie in with other patients, 95 times of 100"),
+    ),
     "Q": (gettext_lazy("Score"), gettext_lazy("0 to 100: what it takes from useful defenses")),
 }
 
@@ -148,3 +152,53 @@ def describe_picture(defenses: list[Row]) -> str:
 def shades() -> list[str]:
     """Where each shade of the matrix begins."""
     return ["0", *(number(bound) for bound in LEAK_LEVELS)]
+
+
+# The picture of a score: its width in units of the drawing, and a margin that keeps the dot inside.
+_WIDE, _HIGH, _MARGIN = 112, 16, 6
+
+
+@register.simple_tag
+def dot_and_bar(row: Row) -> SafeString:
+    """The score from 0 to 100 as a dot, with its 95 % interval as a bar; in words for those who do not see it."""
+    if row.score is None:
+        return SafeString("")
+    low, high = row.intervals.get("score", (row.score, row.score))
+    described = (
+        gettext("Score %(score)s, with other patients between %(low)s and %(high)s")
+        if "score" in row.intervals
+        else gettext("Score %(score)s, its interval is being worked out")
+    ) % {"score": number(row.score, 1), "low": number(low, 0), "high": number(high, 0)}
+    middle = _HIGH // 2
+    return format_html(
+        '<svg class="dots" viewBox="0 0 {wide} {high}" width="{wide}" height="{high}" role="img" aria-label="{label}">'
+        '<title>{label}</title><path class="axis" d="M{left} {middle}H{right}"/>'
+        '<path class="bar" d="M{x1} {middle}H{x2}"/><circle cx="{x}" cy="{middle}" r="4"/></svg>',
+        wide=_WIDE,
+        high=_HIGH,
+        label=described,
+        left=_MARGIN,
+        right=_WIDE - _MARGIN,
+        middle=middle,
+        x1=_along(low),
+        x2=_along(high),
+        x=_along(row.score),
+    )
+
+
+def _along(score: float) -> str:
+    return f"{_MARGIN + (_WIDE - 2 * _MARGIN) * min(max(score, 0), 100) / 100:.1f}"
+
+
+@register.simple_tag
+def span(interval: tuple[float, float] | None) -> SafeString:
+    """A 95 % interval in small figures below its number; nothing while there is none."""
+    if not interval:
+        return SafeString("")
+    low, high = (number(end) for end in interval)
+    return format_html(
+        '<span class="interval"><span class="visually-hidden">{}</span><span aria-hidden="true">{}–{}</span></span>',
+        gettext("95 %% interval: %(low)s to %(high)s") % {"low": low, "high": high},
+        low,
+        high,
+    )

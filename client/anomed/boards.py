@@ -22,7 +22,7 @@ DEFENSE_HEADS = {
     "score": "score",
     "utility": "utility",
     "privacy": "privacy",
-    "worst": "worst leak",
+    "worst_leak": "worst leak",
     "qualified": "qualified",
     "duels": "duels",
     "pending": "pending",
@@ -63,9 +63,9 @@ def show_submissions(submissions: Sequence[Json], voice: Voice) -> None:
 
 def show_boards(boards: Json, voice: Voice) -> None:
     """Both boards; a JSON line per row says which one it is from."""
-    defenses = [row | {"worst": _with_error(row)} for row in boards["defenses"]]
-    _show("Defenses", DEFENSE_HEADS, defenses, [{"board": "defenses"} | row for row in boards["defenses"]], voice)
-    _show("Attacks", ATTACK_HEADS, boards["attacks"], [{"board": "attacks"} | row for row in boards["attacks"]], voice)
+    for title, heads in (("Defenses", DEFENSE_HEADS), ("Attacks", ATTACK_HEADS)):
+        rows: Sequence[Json] = boards[title.lower()]
+        _show(title, heads, [_shown(row) for row in rows], [{"board": title.lower()} | row for row in rows], voice)
 
 
 def show_matrix(matrix: Json, voice: Voice) -> None:
@@ -95,14 +95,26 @@ def _show(
 
 def _numbers(submission: Json) -> Json:
     score = submission.get("score") or {}
-    return {"score": score.get("score"), "rank": score.get("rank")}
+    return {"score": score.get("score"), "rank": ranks(score)}
 
 
-def _with_error(row: Json) -> str | None:
-    if row.get("worst_leak") is None:
-        return None
-    error = row.get("worst_leak_error")
-    return cell(row["worst_leak"]) + (f" ± {cell(error)}" if error is not None else "")
+def ranks(row: Json) -> str | int | None:
+    """The rank, or the ranks that entries share which cannot be told apart: 4-6."""
+    first, last = row.get("rank"), row.get("rank_last")
+    return first if last in (None, first) else f"{first}-{last}"
+
+
+def _shown(row: Json) -> Json:
+    """A line with its intervals beside its numbers."""
+    intervals = row.get("intervals") or {}
+    return row | {
+        "rank": ranks(row),
+        **{
+            name: f"{cell(row[name])} ({cell(low)} to {cell(high)})"
+            for name, (low, high) in intervals.items()
+            if row.get(name) is not None
+        },
+    }
 
 
 def _key(entry: Json) -> str:

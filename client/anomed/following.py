@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import httpx
 
 from anomed.api import Api, Json
+from anomed.boards import ranks
 from anomed.problems import Refused, Status, Unreachable
 from anomed.words import Voice, cell
 
@@ -150,8 +151,9 @@ def score_line(submission: Json) -> str:
         "worst_leak": "worst leak",
         "mean_leak": "mean leak",
         "score": "score",
-        "rank": "rank",
+        "ranks": "rank",
     }
+    score = score | {"ranks": ranks(score)}
     parts = [f"{name} {cell(score[key])}" for key, name in names.items() if score.get(key) is not None]
     return ", ".join(parts) or "no score yet: nobody to meet"
 

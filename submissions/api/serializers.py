@@ -148,6 +148,7 @@ class ScoreSerializer(serializers.Serializer[Any]):
     mean_leak = serializers.FloatField(allow_null=True)
     score = serializers.FloatField(allow_null=True)
     rank = serializers.IntegerField(allow_null=True)
+    rank_last = serializers.IntegerField(allow_null=True)
 
 
 class UploadSerializer(serializers.Serializer[Any]):
@@ -191,8 +192,10 @@ class SubmissionSerializer(serializers.ModelSerializer[Submission]):
         if standing is None or submission.ready_at is None:
             return None
         fields = ("utility", "privacy", "worst_leak", "mean_leak", "score")
+        row = boards.row_of(submission) if submission.active else None
         return {name: getattr(standing, f"public_{name}") for name in fields} | {
-            "rank": boards.rank_of(submission) if submission.active else None
+            "rank": row and row.rank,
+            "rank_last": row and row.rank_last,
         }
 
     @extend_schema_field(UploadSerializer(allow_null=True))
@@ -218,9 +221,14 @@ class BaseImageSerializer(serializers.Serializer[Any]):
 
 
 class RowSerializer(serializers.Serializer[Any]):
-    """A line of a board. Defenses have utility, privacy and worst leak, attacks a mean leak."""
+    """A line of a board. Defenses have utility, privacy and worst leak, attacks a mean leak.
+
+    Entries that cannot be told apart share the ranks from `rank` to `rank_last`; both are null for a moment after the
+    numbers have changed. `intervals` are 95 % intervals, by the name of the number.
+    """
 
     rank = serializers.IntegerField(allow_null=True)
+    rank_last = serializers.IntegerField(allow_null=True)
     submission = serializers.UUIDField(source="submission.pk")
     team = serializers.CharField()
     name = serializers.CharField()
@@ -228,9 +236,11 @@ class RowSerializer(serializers.Serializer[Any]):
     utility = serializers.FloatField(allow_null=True)
     privacy = serializers.FloatField(allow_null=True)
     worst_leak = serializers.FloatField(allow_null=True)
-    worst_leak_error = serializers.FloatField(allow_null=True)
     mean_leak = serializers.FloatField(allow_null=True)
     score = serializers.FloatField(allow_null=True)
+    intervals = serializers.DictField(
+        child=serializers.ListField(child=serializers.FloatField(), min_length=2, max_length=2)
+    )
     qualified = serializers.BooleanField()
     duels = serializers.IntegerField(source="duels_done")
     pending = serializers.IntegerField(source="duels_due")

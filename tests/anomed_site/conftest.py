@@ -12,6 +12,7 @@ from sandbox.models import Image, Run
 from submissions.models import Duel, Release, Standing, Step, Submission, Team
 
 LEAKS = [[0.123, 0.123], [0.123, 0.123]]  # of the two folds, A and B each
+NUMBERS = {"utility": 0.8123, "privacy": 0.9, "worst_leak": 0.02, "mean_leak": 0.02}
 WHO = ("anonymous", "carl", "ada", "ben", "olga")
 
 
@@ -56,12 +57,16 @@ def field(clinic: Challenge, teams: dict[str, Team], image: Image) -> Callable[[
             public_utility=0.8,
             public_privacy=0.9,
             public_worst_leak=0.02,
-            worst_leak_error=0.01,
+            worst_leak=0.02,
             public_mean_leak=0.02,
             public_score=80 - number,
             utility=0.8123,
             privacy=0.9,
+            mean_leak=0.02,
             score=80.123 - number,
+            intervals={name: [value - 0.0123, value + 0.0123] for name, value in NUMBERS.items()}
+            | {"score": [75.2 - number, 85.2 - number]},
+            band=number + 1,
         )
         return submission
 

@@ -9,6 +9,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from challenges.models import Challenge
+from submissions.boards import board
 from submissions.models import Duel, Standing, Submission, Team
 
 pytestmark = pytest.mark.django_db
@@ -45,6 +46,57 @@ def test_the_board_ranks_and_marks_ones_own(browsers: dict[str, Client], clinic:
     assert 'medal medal-1">1<' in page
     assert "<caption" in page
     assert "defense-0: utility 0.80, privacy 0.90." in page  # the picture in words
+
+
+def test_entries_that_cannot_be_told_apart_share_their_ranks(
+    browsers: dict[str, Client], clinic: Challenge, field: Field
+) -> None:
+    defenses = field(3)[:3]
+    Standing.objects.filter(submission__in=defenses[:2]).update(band=1)
+    Standing.objects.filter(submission=defenses[2]).update(band=2)
+    rows = board(challenge=clinic, kind="defense")
+    assert [(row.rank, row.rank_last, row.ranks) for row in rows] == [(1, 2, "1–2"), (1, 2, "1–2"), (3, 3, "3")]
+    page = browsers["anonymous"].get(reverse("challenge_boards", args=[clinic.slug])).content.decode()
+    assert page.count(">1–2<") == 2
+    assert "2</span></td>" not in page.replace("1–2</span></td>", "")
+
+
+def test_a_row_whose_numbers_have_just_changed_has_no_rank_and_takes_no_place_from_others(
+    browsers: dict[str, Client], clinic: Challenge, field: Field
+) -> None:
+    defenses = field(3)[:3]
+    Standing.objects.filter(submission=defenses[1]).update(band=None, intervals={})
+    rows = board(challenge=clinic, kind="defense")
+    assert [(row.rank, row.rank_last) for row in rows] == [(1, 1), (None, None), (3, 3)]
+    page = browsers["anonymous"].get(reverse("challenge_boards", args=[clinic.slug])).content.decode()
+    assert "its rank is being worked out" in page
+    assert "its interval is being worked out" in page
+
+
+def test_numbers_are_shown_with_intervals_and_drawn_as_dots_with_bars(
+    browsers: dict[str, Client], clinic: Challenge, field: Field
+) -> None:
+    field(1)
+    page = browsers["anonymous"].get(reverse("challenge_boards", args=[clinic.slug])).content.decode()
+    assert "95 % interval: 0.78 to 0.82" in page  # utility 0.80, of exactly 0.8123 from 0.8000 to 0.8246
+    assert 'role="img" aria-label="Score 80.0, with other patients between 75 and 86"' in page
+    assert page.count('<svg class="dots"') == 2
+    assert "style=" not in page[page.index('<svg class="dots"') :].split("</svg>")[0]
+
+
+def test_a_published_interval_tells_no_more_than_the_published_number(clinic: Challenge, field: Field) -> None:
+    field(1)
+    (row,) = board(challenge=clinic, kind="defense")
+    for name, (low, high) in row.intervals.items():
+        grain = 1 if name == "score" else 0.01
+        assert low / grain == pytest.approx(round(low / grain))
+        assert high / grain == pytest.approx(round(high / grain))
+        assert low <= getattr(row, name) <= high
+    Standing.objects.update(utility=0.8149, intervals={"utility": [0.8026, 0.8272]})  # all moved by the same
+    (moved,) = board(challenge=clinic, kind="defense")
+    assert moved.intervals["utility"] == row.intervals["utility"]
+    (exact,) = board(challenge=clinic, kind="defense", organiser=True)
+    assert exact.intervals["utility"] == (0.8026, 0.8272)
 
 
 def test_organisers_see_exact_figures(browsers: dict[str, Client], clinic: Challenge, field: Field) -> None:

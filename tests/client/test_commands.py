@@ -94,6 +94,7 @@ def test_join_needs_the_rules(signed_in: Arena, anomed: Anomed) -> None:
 def test_boards(signed_in: Arena, anomed: Anomed) -> None:
     row = {
         "rank": 1,
+        "rank_last": 3,
         "submission": "s1",
         "team": "\x1b[31mMallory",
         "name": "[b]x[/b]",
@@ -101,11 +102,18 @@ def test_boards(signed_in: Arena, anomed: Anomed) -> None:
         "utility": 0.5,
         "privacy": 0.25,
     }
-    row |= {"worst_leak": 0.123, "worst_leak_error": 0.01, "score": 0.4, "qualified": True, "duels": 3, "pending": 1}
+    row |= {
+        "worst_leak": 0.123,
+        "intervals": {"worst_leak": [0.1, 0.15]},
+        "score": 0.4,
+        "qualified": True,
+        "duels": 3,
+        "pending": 1,
+    }
     signed_in.boards = {"version": 1, "defenses": [row], "attacks": []}
     shown = anomed("board", "demo").stdout
     assert "\x1b" not in shown
-    assert re.search(r"Mallory .* \[b\]x\[/b\] .* 0\.12 ± 0\.01 .* yes", shown)
+    assert re.search(r"1-3 .* Mallory .* \[b\]x\[/b\] .* 0\.12 \(0\.10 to 0\.15\) .* yes", shown)
     assert "Attacks: none yet." in shown
     (line,) = anomed("board", "demo", "--json").stdout.splitlines()
     assert json.loads(line) == {"board": "defenses"} | row

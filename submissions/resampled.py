@@ -1,0 +1,97 @@
+"""The numbers of a phase over all resamples: read from the stored matrix, worked out again in each (SCORING 3)."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from uuid import UUID
+
+import numpy as np
+
+from challenges.metrics import bootstrap, ranking
+from challenges.models import Phase
+from challenges.scenarios.base import Floats
+from sandbox.reasons import Reason
+from submissions.models import Duel, Submission
+
+
+@dataclass(frozen=True, eq=False)
+class ResampledDuel:
+    """A finished duel: its leaks [R, units, metrics], moved to the estimate."""
+
+    attack: UUID
+    seed: int
+    leaks: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class ResampledDefense:
+    """One defense in a phase over R resamples.
+
+    `utility` [R] is U, None while the challenge has no anchors; `duels` are the finished, valid ones against it,
+    attacks in order of submission; `failed` the attacks whose duels failed, by how many there are.
+    """
+
+    utility: Floats | None
+    seeds: int
+    duels: list[ResampledDuel]
+    failed: dict[UUID, int]
+
+    def leaks(self, metric: int | None = None) -> Floats:
+        """[R, units, attacks, metrics] of the attacks with a result for each seed; of one metric, if it is given."""
+        by_attack: dict[UUID, list[Floats]] = defaultdict(list)
+        for duel in self.duels:
+            by_attack[duel.attack].append(duel.leaks)
+        whole = [np.concatenate(found, axis=1) for found in by_attack.values() if len(found) == self.seeds]
+        if not whole:
+            return np.zeros((bootstrap.RESAMPLES, 0, 0, 0))
+        together = np.stack(whole, axis=2)
+        return together if metric is None else together[..., [metric]]
+
+    def worst_leak(self, metric: int | None = None) -> Floats:
+        """W before clipping, cross-fitted anew in each resample: [R]."""
+        return ranking.worst_leak(self.leaks(metric))
+
+    def successes(self) -> dict[UUID, Floats]:
+        """The signed s(a, d) of each attack, [R]: the mean over its duels, of which failed ones count as 0."""
+        total: dict[UUID, Floats] = {}
+        number: dict[UUID, int] = defaultdict(int, self.failed)
+        for duel in self.duels:
+            mean = duel.leaks.mean(axis=(1, 2))
+            total[duel.attack] = total[duel.attack] + mean if duel.attack in total else mean
+            number[duel.attack] += 1
+        nothing = np.zeros(bootstrap.RESAMPLES)
+        return {attack: total.get(attack, nothing) / number[attack] for attack in number}
+
+
+def defense(submission: Submission, phase: Phase) -> ResampledDefense:
+    """A defense over the resamples, read from its releases and duels: some 16 kB of each."""
+    challenge = submission.challenge
+    releases = submission.releases.filter(phase=phase).order_by("seed").values_list("pk", "utility", "replicates")
+    utilities = [_replicates(f"release {pk}", u, np.zeros(()), stored) for pk, u, stored in releases]
+    utility = None
+    if utilities and challenge.trivial_utility is not None and challenge.reference_utility is not None:
+        u = np.stack(utilities, axis=1)
+        utility = ranking.normalised_utility(u, challenge.trivial_utility, challenge.reference_utility)
+    rows = (
+        Duel.objects.valid()
+        .filter(release__submission=submission, release__phase=phase)
+        .filter(attack__in=Submission.objects.taking_part(phase))
+        .exclude(state=Duel.State.PENDING)
+        .exclude(reason=Reason.PLATFORM_FAULT)
+        .order_by("attack__created_at", "attack", "release__seed")
+        .values_list("pk", "attack", "release__seed", "state", "leaks", "errors", "replicates")
+    )
+    duels: list[ResampledDuel] = []
+    failed: dict[UUID, int] = defaultdict(int)
+    for pk, attack, seed, state, leaks, errors, stored in rows:
+        if state == Duel.State.FAILED:
+            failed[attack] += 1
+        else:
+            duels.append(ResampledDuel(attack, seed, _replicates(f"duel {pk}", leaks, errors, stored)))
+    return ResampledDefense(utility, len(utilities), duels, dict(failed))
+
+
+def _replicates(name: str, values: object, errors: object, stored: bytes | memoryview | None) -> Floats:
+    """Stored replicates; of rows from before there were any, normal ones of the stored standard errors."""
+    if stored is None:
+        return ranking.normal(values, errors, name.encode(), bootstrap.RESAMPLES)
+    return ranking.recentred(values, bootstrap.unpack(bytes(stored)))

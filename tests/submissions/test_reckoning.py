@@ -1,0 +1,242 @@
+"""Intervals and bands follow the numbers, a few seconds behind, and survive workers that are killed."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+from django_q.models import OrmQ
+
+from challenges.metrics import bootstrap, duel
+from challenges.models import Challenge, Phase
+from sandbox.models import Image
+from submissions import boards, reckoning, resampled, standings
+from submissions.models import Duel, Reckoning, Release, Standing, Submission, Team
+from submissions.states import State
+
+pytestmark = pytest.mark.django_db
+
+Entered = Callable[..., Submission]
+R = bootstrap.RESAMPLES
+
+
+@pytest.fixture
+def phase(clinic: Challenge) -> Phase:
+    return clinic.phases.get()
+
+
+@pytest.fixture
+def entered(clinic: Challenge, image: Image) -> Entered:
+    """An entry of a team of its own that takes part; of nobody's, if it has another role."""
+
+    def make(kind: str, name: str, role: str = "entry") -> Submission:
+        team = Team.objects.create(challenge=clinic, name=name) if role == "entry" else None
+        return Submission.objects.create(
+            challenge=clinic, team=team, kind=kind, role=role, name=name, image=image, state=State.SCORED, active=True
+        )
+
+    return make
+
+
+def released(defense: Submission, phase: Phase, u: float, error: float = 0.01) -> Release:
+    noise = np.random.default_rng(len(defense.name)).normal(0, error, size=R)
+    return Release.objects.create(
+        submission=defense, phase=phase, seed=0, sha256="0" * 64, utility=u, replicates=bootstrap.pack(u + noise)
+    )
+
+
+def met(attack: Submission, release: Release, leak: float, error: float = 0.01, **facts: Any) -> Duel:
+    values = np.full((2, 2), leak)
+    noise = np.random.default_rng([release.pk, int(leak * 1000)]).normal(0, error, size=(R, 2, 2))
+    made = Duel.objects.create(
+        attack=attack,
+        release=release,
+        state=Duel.State.DONE,
+        leaks=values.tolist(),
+        errors=np.full((2, 2), error).tolist(),
+        replicates=bootstrap.pack(values + noise),
+        mean_leak=leak,
+        **facts,
+    )
+    standings.refresh_duel(made)
+    return made
+
+
+def reckoned(phase: Phase) -> None:
+    """Lets the cluster do what it was asked for."""
+    reckoning.reckon(phase.pk)
+
+
+def row_of(entry: Submission) -> Standing:
+    return Standing.objects.get(submission=entry)
+
+
+def test_every_published_number_gets_an_interval_that_holds_it(phase: Phase, entered: Entered) -> None:
+    defense, attack = entered("defense", "forest"), entered("attack", "lira")
+    met(attack, released(defense, phase, 0.8), 0.05)
+    assert (row_of(defense).intervals, row_of(defense).band) == ({}, None)
+    reckoned(phase)
+    row = row_of(defense)
+    assert set(row.intervals) == {"utility", "worst_leak", "privacy", "score"}
+    for name, (low, high) in row.intervals.items():
+        assert low < getattr(row, name) < high
+    low, high = row.intervals["worst_leak"]
+    assert high - low == pytest.approx(2 * 1.96 * 0.01 / np.sqrt(2), rel=0.25)  # the mean of two folds
+    assert set(row_of(attack).intervals) == {"mean_leak", "score"}
+    assert (row.band, row_of(attack).band) == (1, 1)
+
+
+def test_entries_that_cannot_be_told_apart_share_a_band(phase: Phase, entered: Entered) -> None:
+    attack = entered("attack", "lira")
+    leaks = {"close": 0.05, "closer": 0.051, "far": 0.15}
+    defenses = {name: entered("defense", name) for name in leaks}
+    for name, leak in leaks.items():
+        met(attack, released(defenses[name], phase, 0.8), leak)
+    trivial = entered("defense", "trivial", role="trivial")
+    met(attack, released(trivial, phase, 0.5), 0.0)
+    reckoned(phase)
+    assert [row_of(defenses[name]).band for name in leaks] == [1, 1, 2]
+    assert row_of(trivial).band is None  # never ranked
+    assert row_of(trivial).intervals["utility"][0] == 0
+    shown = boards.board(challenge=phase.challenge, kind="defense")
+    assert [(row.name, row.ranks) for row in shown if row.rank] == [("close", "1–2"), ("closer", "1–2"), ("far", "3")]
+
+
+def test_a_row_that_changes_loses_its_band_until_the_next_reckoning(phase: Phase, entered: Entered) -> None:
+    defense, other = entered("defense", "forest"), entered("defense", "copula")
+    release = released(defense, phase, 0.8)
+    met(entered("attack", "loss"), released(other, phase, 0.8), 0.05)
+    met(entered("attack", "lira"), release, 0.05)
+    reckoned(phase)
+    met(entered("attack", "rmia"), release, 0.15)
+    assert row_of(defense).band is None
+    assert "worst_leak" not in row_of(defense).intervals  # it does not hold the number any more
+    assert row_of(other).band == 1
+    reckoned(phase)
+    assert (row_of(other).band, row_of(defense).band) == (1, 2)
+
+
+def test_many_changes_ask_once_and_a_reckoning_is_done_once(phase: Phase, entered: Entered) -> None:
+    release = released(entered("defense", "forest"), phase, 0.8)
+    for name in ("lira", "rmia", "loss"):
+        met(entered("attack", name), release, 0.05)
+    assert OrmQ.objects.filter(key="web").count() == 1
+    reckoned(phase)
+    version = Challenge.objects.get().version
+    with CaptureQueriesContext(connection) as queries:
+        reckoned(phase)
+    assert len(queries) == 1
+    assert Challenge.objects.get().version == version
+
+
+def test_changes_after_the_last_reckoning_are_seen_to_later(phase: Phase, entered: Entered) -> None:
+    release = released(entered("defense", "forest"), phase, 0.8)
+    met(entered("attack", "lira"), release, 0.05)
+    reckoned(phase)
+    OrmQ.objects.all().delete()
+    met(entered("attack", "rmia"), release, 0.1)
+    reckoning.tick()
+    assert not OrmQ.objects.exists()  # too early: at most every few seconds
+    later(phase)
+    reckoning.tick()
+    reckoning.tick()
+    assert OrmQ.objects.count() == 1
+
+
+def test_what_a_killed_worker_left_is_asked_for_again(phase: Phase, entered: Entered) -> None:
+    met(entered("attack", "lira"), released(entered("defense", "forest"), phase, 0.8), 0.05)
+    OrmQ.objects.all().delete()  # its worker took the message and died
+    reckoning.tick()
+    assert not OrmQ.objects.exists()
+    later(phase)
+    reckoning.tick()
+    assert OrmQ.objects.count() == 1
+
+
+def later(phase: Phase) -> None:
+    Reckoning.objects.filter(phase=phase).update(next_at=timezone.now() - timedelta(seconds=1))
+
+
+def test_numbers_that_change_during_a_reckoning_keep_their_row_open(
+    phase: Phase, entered: Entered, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defense = entered("defense", "forest")
+    release = released(defense, phase, 0.8)
+    met(entered("attack", "lira"), release, 0.05)
+    attack = entered("attack", "rmia")
+    work_out = reckoning._work_out
+
+    def interrupted(of: Phase) -> Any:
+        found = work_out(of)
+        met(attack, release, 0.1)
+        return found
+
+    monkeypatch.setattr(reckoning, "_work_out", interrupted)
+    reckoned(phase)
+    assert row_of(defense).band is None
+    later(phase)
+    assert Reckoning.objects.due().count() == 1
+    monkeypatch.undo()
+    reckoned(phase)
+    assert row_of(defense).band == 1
+
+
+def test_a_voided_duel_counts_nowhere(phase: Phase, entered: Entered) -> None:
+    defense, honest, ally = entered("defense", "forest"), entered("attack", "lira"), entered("attack", "ally")
+    release = released(defense, phase, 0.8)
+    met(honest, release, 0.05)
+    suspect = met(ally, release, 0.9)
+    assert row_of(defense).worst_leak == pytest.approx(0.9)
+    Duel.objects.filter(pk=suspect.pk).update(void_reason="the defense gave its members away")
+    standings.refresh_duel(Duel.objects.get(pk=suspect.pk))
+    reckoned(phase)
+    assert row_of(defense).worst_leak == pytest.approx(0.05)
+    assert row_of(ally).score is None
+    assert row_of(ally).intervals == {}
+    matrix = boards.matrix(challenge=phase.challenge)
+    assert list(matrix.cells) == [(honest.pk, defense.pk)]
+
+
+def test_rows_from_before_there_were_resamples_use_their_standard_errors(phase: Phase, entered: Entered) -> None:
+    defense = entered("defense", "forest")
+    met(entered("attack", "lira"), released(defense, phase, 0.8), 0.05)
+    Duel.objects.update(replicates=None)
+    Release.objects.update(replicates=None)
+    over = resampled.defense(defense, phase)
+    # two folds, each of which chooses one of two equal metrics for the other: a little more than 0.01 / sqrt(2)
+    assert over.worst_leak().std() == pytest.approx(0.01 * np.sqrt((1 + 1 / np.pi) / 2), rel=0.1)
+    np.testing.assert_array_equal(over.worst_leak(), resampled.defense(defense, phase).worst_leak())
+    reckoned(phase)
+    assert row_of(defense).band == 1
+
+
+def test_failed_duels_count_as_nothing_taken(phase: Phase, entered: Entered) -> None:
+    defense, attack = entered("defense", "forest"), entered("attack", "lira")
+    release = released(defense, phase, 0.8)
+    Duel.objects.create(attack=attack, release=release, state=Duel.State.FAILED, reason="crashed")
+    over = resampled.defense(defense, phase)
+    assert over.duels == []
+    assert (over.successes()[attack.pk] == 0).all()
+
+
+def test_the_estimate_and_its_resamples_follow_the_same_rules(phase: Phase, entered: Entered) -> None:
+    defense = entered("defense", "forest")
+    release = released(defense, phase, 0.8)
+    for name, leak in (("lira", 0.04), ("rmia", 0.07), ("loss", 0.01)):
+        met(entered("attack", name), release, leak, error=0.0)
+    over = resampled.defense(defense, phase)
+    np.testing.assert_allclose(over.worst_leak(), duel.crossfit(over.leaks()[0]).mean, atol=1e-6)
+    assert over.worst_leak()[0] == pytest.approx(row_of(defense).worst_leak, abs=1e-6)
+
+
+def test_boards_leave_the_resamples_in_the_database(phase: Phase, entered: Entered) -> None:
+    met(entered("attack", "lira"), released(entered("defense", "forest"), phase, 0.8), 0.05)
+    with CaptureQueriesContext(connection) as queries:
+        boards.matrix(challenge=phase.challenge)
+        list(Duel.objects.all())
+        list(Release.objects.all())
+    assert not [query["sql"] for query in queries if '"replicates"' in query["sql"]]
