@@ -110,7 +110,7 @@ def _shown(row: Json) -> Json:
     return row | {
         "rank": ranks(row),
         **{
-            name: f"{cell(row[name])} ({cell(low)} to {cell(high)})"
+            name: f"{cell(row[name])} ({cell(low)}-{cell(high)})"
             for name, (low, high) in intervals.items()
             if row.get(name) is not None
         },
