@@ -8,7 +8,8 @@ ARGS ?=
 .PHONY: help demo run test lint check kits hostile benchmarks screenshots engine gvisor browser prepare messages clean
 
 help:
-	@echo "make demo          the arena with a real challenge, teams, duels and boards (ARGS=--exit: stop after printing)"
+	@echo "make demo          the arena with a real challenge, teams, duels and boards (ARGS=--exit: stop after printing;"
+	@echo "                   ARGS='--scenario NAME': another game, such as synthetic-membership)"
 	@echo "make run           the arena without demo data"
 	@echo "make test          linters, types, and all tests with real containers and a real browser"
 	@echo "make lint          linters and types alone"

@@ -1,4 +1,4 @@
-"""The demo: a real challenge on real patients' data, entered through the client as several teams would.
+"""The demo: a bundled challenge, entered through the client as several teams would.
 
 Everything goes the way of a participant: images from the engine, `anomed submit`, the public API. Only the accounts are
 made directly, because there is nobody to read their mail.
@@ -6,10 +6,12 @@ made directly, because there is nobody to read their mail.
 
 import json
 import os
+import re
 import secrets
 import subprocess
 import sys
 import tempfile
+import tomllib
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,10 +31,9 @@ from submissions import actions
 from submissions.models import Duel, Membership, Submission
 from submissions.states import OVER, State
 
-SLUG = "nhanes-diabetes"
-FOLDER = Path(settings.BASE_DIR) / "challenges" / "bundled" / SLUG
+BUNDLED = Path(settings.BASE_DIR) / "challenges" / "bundled"
 KITS = Path(settings.BASE_DIR) / "starter_kits"
-BASE_IMAGES = ("anomed/base", "anomed/base-torch")
+DEFAULT_SCENARIO = "model-membership"
 ORGANISER = "organiser@demo.invalid"
 
 Say = Callable[[str], None]
@@ -52,41 +53,59 @@ class Entry:
         return f"anomed/{self.kit}"
 
 
-ENTRIES = (
-    Entry("majority", "defense", role=Submission.Role.TRIVIAL),
-    Entry("random-forest", "defense", role=Submission.Role.LEAKY),
-    Entry("random", "attack", role=Submission.Role.BASELINE),
-    Entry("calibrated-loss", "attack", role=Submission.Role.BASELINE),
-    Entry("lira", "attack", role=Submission.Role.BASELINE),
-    Entry("dp-sgd", "defense", "Epsilon Eleven"),
-    Entry("logistic-regression", "defense", "Straight Liners"),
-    Entry("majority", "defense", "Straight Liners"),
-    Entry("random-forest", "defense", "Black Forest"),
-    Entry("random", "attack", "Coin Flippers"),
-    Entry("calibrated-loss", "attack", "Loss Leaders"),
-    Entry("lira", "attack", "Shadow Clinic"),
-)
+def base_image(kit: str) -> str:
+    """The shared base image at the bottom of a kit; "" if it has one of its own."""
+    found = re.search(r"^ARG BASE_IMAGE=anomed/(\S+)", (KITS / kit / "Dockerfile").read_text(), re.MULTILINE)
+    if found is None:
+        return ""
+    return base_image(found[1]) if (KITS / found[1]).is_dir() and found[1] != "base" else f"anomed/{found[1]}"
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What is played: a bundled challenge, and who enters what, in order (its `demo.toml`)."""
+
+    folder: Path
+    entries: tuple[Entry, ...]
+
+    @property
+    def slug(self) -> str:
+        return self.folder.name
+
+
+def find(scenario: str) -> Demo:
+    """The demo of this scenario. Raises DemoFailed with those that there are, if there is none."""
+    demos = {tomllib.loads((path.parent / "challenge.toml").read_text())["scenario"]: path for path in _plans()}
+    if scenario not in demos:
+        raise DemoFailed(f"There is no demo of “{scenario}”. There are: {', '.join(sorted(demos))}.")
+    plan = tomllib.loads(demos[scenario].read_text())
+    return Demo(demos[scenario].parent, tuple(Entry(**facts) for facts in plan["entries"]))
+
+
+def _plans() -> list[Path]:
+    return sorted(BUNDLED.glob("*/demo.toml"))
 
 
 class DemoFailed(Exception):
     """The demo cannot go on; the message says why."""
 
 
-def publish(say: Say) -> Challenge:
+def publish(demo: Demo, say: Say) -> Challenge:
     """The demo challenge: imported, checked and published unless it is there."""
     organiser = account(ORGANISER, staff=True)
-    challenge = Challenge.objects.filter(slug=SLUG).first()
+    challenge = Challenge.objects.filter(slug=demo.slug).first()
     if challenge is None or challenge.status == Challenge.Status.DRAFT:
-        say(f"Importing, checking and publishing {SLUG} ...")
-        call_command("challenge_import", str(FOLDER), organiser=organiser.email, publish=True, verbosity=0)
-    return Challenge.objects.get(slug=SLUG)
+        say(f"Importing, checking and publishing {demo.slug} ...")
+        call_command("challenge_import", str(demo.folder), organiser=organiser.email, publish=True, verbosity=0)
+    return Challenge.objects.get(slug=demo.slug)
 
 
-def build_images(say: Say) -> None:
-    """The base images and the kits on the engine; the base images' layers become public on the server."""
+def build_images(demo: Demo, say: Say) -> None:
+    """The kits that are entered, on the engine; the layers of their base images become public on the server."""
     say("Building the base images and the starter kits (the first time takes minutes) ...")
-    subprocess.run([sys.executable, str(KITS / "build.py")], check=True)
-    for name in BASE_IMAGES:
+    kits = sorted({entry.kit for entry in demo.entries})
+    subprocess.run([sys.executable, str(KITS / "build.py"), *kits], check=True)
+    for name in sorted({base_image(kit) for kit in kits} - {""}):
         _register(name, say)
 
 
