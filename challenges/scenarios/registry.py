@@ -3,10 +3,11 @@
 from challenges.findings import SENTENCES
 from challenges.scenarios.base import Scenario
 from challenges.scenarios.model_membership import ModelMembership
+from challenges.scenarios.signal_linkage import SignalLinkage
 from challenges.scenarios.synthetic_membership import SyntheticMembership
 from challenges.scenarios.table_reconstruction import TableReconstruction
 
-_ALL: tuple[Scenario, ...] = (ModelMembership(), SyntheticMembership(), TableReconstruction())
+_ALL: tuple[Scenario, ...] = (ModelMembership(), SyntheticMembership(), TableReconstruction(), SignalLinkage())
 SCENARIOS: dict[str, Scenario] = {scenario.slug: scenario for scenario in _ALL}
 
 for _scenario in SCENARIOS.values():
