@@ -19,6 +19,7 @@ from challenges.scenarios.base import CONTRACT
 from submissions import boards, evidence, results_readme
 from submissions.models import Duel, Release, Standing, Submission
 
+_WHOLE: Final = ("unit", "rank", "band")
 _QUANTITIES: Final = ("utility", "worst_leak", "privacy", "mean_leak", "score")
 
 
@@ -40,6 +41,8 @@ def dump(*, challenge: Challenge, phase: Phase, folder: Path) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
+        whole = table.columns.intersection(list(_WHOLE))
+        table[whole] = table[whole].astype("Int64")  # whole numbers that may be missing
         table.to_csv(folder / f"{name}.csv", index=False)
         table.to_parquet(folder / f"{name}.parquet", index=False)
     facts = constants(challenge, phase)
@@ -72,7 +75,7 @@ def matrix(phase: Phase, metrics: tuple[str, ...]) -> Iterator[dict[str, Any]]:
         for unit, (leaks, errors) in enumerate(zip(duel.leaks, duel.errors, strict=True)):
             found = {f"leak_{name}": leak for name, leak in zip(metrics, leaks, strict=True)}
             spread = {f"error_{name}": error for name, error in zip(metrics, errors, strict=True)}
-            yield {**about, "unit": str(unit), **found, **spread, "detail": json.dumps(duel.detail)}
+            yield {**about, "unit": unit, **found, **spread, "detail": json.dumps(duel.detail)}
 
 
 def releases(phase: Phase) -> Iterator[dict[str, Any]]:
