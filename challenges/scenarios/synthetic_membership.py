@@ -23,8 +23,9 @@ from challenges.splits import Deal, derive, shuffle
 
 _RELEASE: Final = "release.parquet"
 _FEWEST_ROWS, _MOST_ROWS = 100, 1_000_000
-# A model that learnt from one meaningless table is right or wrong by chance: u0 is the mean over several.
-_UNIFORM_TABLES: Final = 5
+# A model that learnt from one meaningless table is right or wrong by chance: u0 is the mean over several, each also
+# with its target turned round, which teaches the opposite.
+_UNIFORM_TABLES: Final = 3
 # Facts of a release are shown to one digit more than anybody could tell apart, and to no more.
 _DECIMALS: Final = 3
 
@@ -105,7 +106,8 @@ class SyntheticMembership(MembershipScenario):
         """
         train, test, metric = table.iloc[deal.train], table.iloc[deal.test], game.metric
         real = _tstr(train, test, schema, metric, b"")
-        invented = [uniform_table(schema, len(train), seed) for seed in range(_UNIFORM_TABLES)]
+        drawn = [uniform_table(schema, len(train), seed) for seed in range(_UNIFORM_TABLES)]
+        invented = [*drawn, *(_turned(table, schema.target_column) for table in drawn)]
         uniform = float(np.mean([_tstr(one, test, schema, metric, b"").value for one in invented]))
         constant = anchors.constant(train[schema.target].to_numpy(), test[schema.target].to_numpy(), schema, metric)
         u0 = (max if HIGHER_IS_BETTER[metric] else min)(uniform, constant)
@@ -136,6 +138,16 @@ def _uniform(column: Column, rows: int, random: np.random.Generator) -> Any:
         return np.array(column.categories, dtype=object)[random.integers(0, len(column.categories), rows)]
     drawn = random.uniform(column.minimum or 0.0, column.maximum or 0.0, rows)
     return np.round(drawn, column.decimals or 0)
+
+
+def _turned(table: pd.DataFrame, target: Column) -> pd.DataFrame:
+    """The table with its target turned round: the first class is the last, the highest number the lowest."""
+    values = table[target.name]
+    if target.type == "category":
+        return table.assign(
+            **{target.name: values.map(dict(zip(target.categories, reversed(target.categories), strict=True)))}
+        )
+    return table.assign(**{target.name: (target.minimum or 0.0) + (target.maximum or 0.0) - values})
 
 
 def _tstr(released: pd.DataFrame, test: pd.DataFrame, schema: Schema, metric: str, resample: bytes) -> Utility:

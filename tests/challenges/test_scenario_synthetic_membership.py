@@ -191,6 +191,8 @@ def test_anchors_are_a_table_that_knows_nobody_and_the_real_one(
     assert found.u1 > found.u0 + 0.1
     assert found.u1 == SCENARIO.utility(released(board, tmp_path, copied(board)), tmp_path / "release").value
     assert found.detail["train"] == len(board.deal.train)
+    if metric == "auroc":  # tables of random numbers teach as much right as wrong
+        assert abs(found.detail["uniform"] - 0.5) < 0.03
     if metric == "r2":
         assert found.u0 <= 0 < found.u1
         assert found.u0 >= found.detail["uniform"]
