@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from anomed_site.templatetags.arena import number
+from challenges.scenarios import registry
 from submissions.evidence import Card, Estimate, Finding, Histogram
 
 register = template.Library()
@@ -129,7 +130,7 @@ def criterion_question(name: str) -> str:
 
 
 @register.filter
-def sentence(finding: Finding) -> str:
+def sentence(finding: Finding, scenario: str) -> str:
     """One leak of the strongest attack, so that it can be read aloud."""
     words = {
         "rate": hundred(finding.rate.value),
@@ -137,22 +138,7 @@ def sentence(finding: Finding) -> str:
         "chance": hundred(finding.chance),
         "metric": finding.metric,
     }
-    if finding.metric == "auc":
-        said = _(
-            "In 100 tries to tell a person in the data from another person, the best attack is right %(rate)s "
-            "times%(span)s. Guessing is right %(chance)s times."
-        )
-    elif finding.metric == "tpr":
-        said = _(
-            "If it may wrongly suspect at most %(chance)s of 100 people who are not in the data, it recognises "
-            "%(rate)s of 100 people who are%(span)s. Guessing would recognise %(chance)s."
-        )
-    else:
-        said = _(
-            "It finds out “%(metric)s” for %(rate)s of 100 people in the data%(span)s, and for %(chance)s of 100 "
-            "people who are not in the data."
-        )
-    return said % words
+    return str(registry.get(scenario).reading(finding.metric)) % words
 
 
 @register.inclusion_tag("cards/_scale.html")

@@ -9,10 +9,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 import numpy as np
 import pandas as pd
+from django.utils.translation import gettext_lazy as _
 from numpy.typing import NDArray
 
 from challenges.metrics.exposure import Told
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 CONTRACT = "anomed/1"
 Floats = NDArray[np.float64]
 ProblemKind = Literal["missing", "invalid", "too_large"]
+_SECRET_READ: Final = _(
+    "It finds out “%(metric)s” for %(rate)s of 100 people in the data%(span)s, and for %(chance)s of 100 "
+    "people who are not in the data."
+)
 
 
 class OutputProblem(Exception):
@@ -128,6 +133,9 @@ class Scenario(ABC):
     sentences: ClassVar[Mapping[str, tuple[Any, Any]]] = {}
     # What its attacks say about the three criteria of WP 216; one that is not named counts as not measured.
     criteria: ClassVar[Mapping[str, Criterion]] = {}
+    # What each of its leaks says in a sentence, by metric: %(rate)s of 100 and the %(span)s of its interval, %(chance)s
+    # of 100 without the release. Metrics that are not named are secrets which attacks find out.
+    readings: ClassVar[Mapping[str, Any]] = {}
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -199,6 +207,10 @@ class Scenario(ABC):
     def check_options(self, given: Any) -> None:
         """Raises ValueError with a sentence if a challenge of this scenario cannot have these options."""
         options.check(self.options, given)
+
+    def reading(self, metric: str) -> Any:
+        """The sentence for one of its metrics, to be filled with `rate`, `span`, `chance` and `metric`."""
+        return self.readings.get(metric, _SECRET_READ)
 
     def option(self, game: Game, name: str) -> Any:
         """The value of an option in this game: what the challenge says, or else the default."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import numpy as np
+from django.utils.translation import gettext_lazy as _
 
 from challenges.findings import Finding
 from challenges.metrics import bootstrap, membership
@@ -35,6 +36,16 @@ class MembershipScenario(Scenario):
     """
 
     criteria: ClassVar[Mapping[str, Criterion]] = MEMBERSHIP
+    readings: ClassVar[Mapping[str, Any]] = {
+        "auc": _(
+            "In 100 tries to tell a person in the data from another person, the best attack is right %(rate)s "
+            "times%(span)s. Guessing is right %(chance)s times."
+        ),
+        "tpr": _(
+            "If it may wrongly suspect at most %(chance)s of 100 people who are not in the data, it recognises "
+            "%(rate)s of 100 people who are%(span)s. Guessing would recognise %(chance)s."
+        ),
+    }
 
     @abstractmethod
     def write_release(self, board: Board, release: Path, folder: Path) -> dict[str, str]:

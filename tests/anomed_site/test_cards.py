@@ -6,8 +6,12 @@ import pytest
 from django.test import Client
 from django.urls import reverse
 
+from anomed_site.templatetags import cards
 from challenges.models import Challenge
+from challenges.scenarios import registry
+from challenges.scenarios.base import Scenario
 from submissions import exposure
+from submissions.evidence import Estimate, Finding
 from submissions.models import Duel, Standing, Submission
 from tests.anomed_site.conftest import WHO
 from tests.anomed_site.test_pages import INLINE, assert_statuses
@@ -53,6 +57,18 @@ def test_each_number_is_a_sentence(client: Client, card: str) -> None:
     assert "The team declares no guarantee by differential privacy." in page
     assert "What this card does not show" in page
     assert "Singling out: it was not measured." in page
+
+
+@pytest.mark.parametrize("scenario", registry.SCENARIOS.values(), ids=lambda scenario: scenario.slug)
+def test_every_leak_of_every_scenario_has_a_sentence(scenario: Scenario) -> None:
+    for metric in (*scenario.readings, "HbA1c"):
+        finding = Finding(metric, Estimate(0.4), Estimate(0.43, 0.39, 0.47), chance=0.07)
+        said = cards.sentence(finding, scenario.slug)
+        assert re.search(r"\b43\b", said)
+        assert "39" in said
+        assert re.search(r"\b7\b", said)
+        assert said.endswith(".")
+        assert "%(" not in said
 
 
 def test_a_declaration_is_shown_as_one(client: Client, card: str, met: Submission) -> None:
