@@ -53,6 +53,16 @@ class SignalLinkage(Scenario):
     )
     defense_steps: ClassVar[tuple[str, ...]] = ("release",)
     criteria: ClassVar[Mapping[str, Criterion]] = criteria.LINKAGE
+    readings: ClassVar[Mapping[str, Any]] = {
+        "linkage": _(
+            "By an earlier recording it finds the released recording of %(rate)s of 100 people in the data%(span)s. "
+            "Pointing at random would find that of %(chance)s."
+        ),
+        "likeness": _(
+            "It points at the released recording that is most like a person’s own for %(rate)s of 100 people in the "
+            "data%(span)s, and for %(chance)s of 100 people who are not in the data."
+        ),
+    }
     sentences: ClassVar[Mapping[str, tuple[Any, Any]]] = {
         "recordings": (
             _("Recordings"),
