@@ -270,3 +270,8 @@ def test_documents_and_pages_of_scenarios_are_guides(
     assert f'href="{reverse("docs_page", args=["organisers"])}"' in page
     german = client.get(reverse("docs_page", args=["traces"]), headers={"Accept-Language": "de"})
     assert "Spuren" in german.content.decode()
+
+
+def test_the_overview_of_a_challenge_leads_to_its_game(client: Client, clinic: Challenge) -> None:
+    page = client.get(reverse("challenge", args=[clinic.slug])).content.decode()
+    assert f'href="{reverse("docs_page", args=[clinic.scenario])}"' in page
