@@ -38,7 +38,7 @@ class Chambers:
 
     def __init__(self) -> None:
         self.worker = worker_name()
-        self._pool = ThreadPoolExecutor(3, thread_name_prefix="chambers")
+        self._pool = ThreadPoolExecutor(5, thread_name_prefix="chambers")
         self._engine: Engine | None = None
         self._ready: list[Chamber] = []
         self._coming: _Coming | None = None

@@ -19,7 +19,7 @@ from sandbox.conf import conf
 from sandbox.limits import Limits
 from sandbox.models import Copy, Gpu, Host, Run, Slot
 from sandbox.reasons import Reason
-from sandbox.workers import machine, worker_is_gone
+from sandbox.workers import machine, ring, worker_is_gone
 
 log = structlog.get_logger(__name__)
 
@@ -284,6 +284,7 @@ def release(run: Run) -> None:
 def _free(run: Run) -> None:
     Slot.objects.filter(run=run).update(run=None)
     Gpu.objects.filter(run=run).update(run=None)
+    transaction.on_commit(ring)
 
 
 def _keep_files(run: Run, *, succeeded: bool) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from django.db import connection
 
 from sandbox import adoption, devices, gpus, isolation, leases, outputs, purposes, tasks, walls
 from sandbox.chambers import Chambers, chambers
@@ -28,11 +29,11 @@ from sandbox.reasons import Reason, Rejected, gettext_noop
 from sandbox.renewal import Lease, Superseded
 from sandbox.supply import supply
 from sandbox.troubles import insist, will_pass
-from sandbox.workers import alone
+from sandbox.workers import alone, listen
 
 log = structlog.get_logger(__name__)
 
-LINE_SECONDS = 0.05  # between two looks for a free slot: of one worker, and cheap
+LINE_SECONDS = 0.1  # between two looks for a free slot that nobody rings for: of one worker, and cheap
 STOP_SECONDS = 20  # a killed container ends within a tenth of a second; later, the engine is in trouble
 
 KEPT_BYTES = 16 * walls.MEGABYTE  # outputs live in the host's memory until their holder goes
@@ -67,7 +68,7 @@ def _stand_in_line(until: float) -> bool:
     with alone("line") as first:
         while first and time.monotonic() < until and leases.line_up():
             waited = True
-            time.sleep(LINE_SECONDS)
+            listen(LINE_SECONDS)
     return waited
 
 
@@ -261,22 +262,29 @@ class Attempt:
     def _start(self, engine: Engine, lease: Lease, inputs: Path) -> tuple[Chamber, str]:
         """A new container at work in a chamber of its own."""
         run, pool = self.run, chambers()
-        with self.stage("inputs"):
-            purposes.get(run.purpose).write_inputs(run, inputs)
         with self.stage("chamber"):
             self._chamber = chamber = pool.take(engine, run.wants.output_mb)
         with self.stage("create"):
-            copied = pool.background(engine.put, chamber, inputs)
+            filled = pool.background(self._fill, engine, chamber, inputs)
             try:
                 container = self._create(engine, chamber, pool)
+                self._containers.append(container)
             finally:
-                copied.result()
-            self._containers.append(container)
+                filled.result()
         lease.check()
         with self.stage("start"):
             engine.start(container)
             lease.watch(container)
         return chamber, container
+
+    def _fill(self, engine: Engine, chamber: Chamber, inputs: Path) -> None:
+        """Writes the run's inputs and copies them into its chamber, beside the creation of its container."""
+        try:
+            with self.stage("inputs"):
+                purposes.get(self.run.purpose).write_inputs(self.run, inputs)
+            engine.put(chamber, inputs)
+        finally:
+            connection.close()
 
     def _folders(self) -> dict[str, Path]:
         """The attempt's empty working folders."""
