@@ -16,6 +16,7 @@ _ATTRIBUTES = {"a": {"href", "title"}, "img": {"src", "alt", "title"}, "ol": {"s
 # markdown-it writes the alignment of cells as a style attribute, which the site's policy forbids.
 _parser = MarkdownIt("commonmark", {"html": False, "linkify": False}).enable(["table", "strikethrough"])
 _DOCUMENT_LINK = re.compile(r"^(?:\./|\.\./|scenarios/)?([\w-]+)\.md(#[\w-]+)?$")
+_DOCUMENT_PICTURE = re.compile(r"^(?:\./)?([\w-]+)/([\w-]+)\.svg$")
 
 
 def render(text: str) -> SafeString:
@@ -39,7 +40,10 @@ def title(text: str) -> str:
 
 
 def _keep(tag: str, attribute: str, value: str) -> str | None:
-    """Documents link each other as files; on the site they are pages."""
+    """Documents link each other, and their pictures, as files; on the site they are pages."""
+    picture: Any = _DOCUMENT_PICTURE.match(value) if (tag, attribute) == ("img", "src") else None
+    if picture:
+        return reverse("docs_picture", args=[picture.group(1), picture.group(2)])
     link: Any = _DOCUMENT_LINK.match(value) if (tag, attribute) == ("a", "href") else None
     if link:
         return reverse("docs_page", args=[link.group(1)]) + (link.group(2) or "")

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from csp.constants import UNSAFE_INLINE
+from csp.decorators import csp_update
 from django.conf import settings
 from django.contrib.auth.decorators import login_required
 from django.db.models import Count, OuterRef, Prefetch, QuerySet, Subquery
@@ -54,6 +56,16 @@ def docs_page(request: HttpRequest, name: str) -> HttpResponse:
         raise Http404
     text = path.read_text(encoding="utf-8")
     return render(request, "docs/page.html", {"title": markdown.title(text) or name, "text": text})
+
+
+@csp_update({"style-src": UNSAFE_INLINE})  # type: ignore[arg-type]  # a picture has no style sheet
+@require_safe
+def docs_picture(request: HttpRequest, name: str, picture: str) -> HttpResponse:
+    """A picture of a document, from the folder beside it that is called like it."""
+    path = DOCS / name / f"{picture}.svg"
+    if not path.is_file():
+        raise Http404
+    return HttpResponse(path.read_bytes(), content_type="image/svg+xml")
 
 
 @login_required

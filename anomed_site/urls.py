@@ -16,6 +16,7 @@ urlpatterns = [
     path("live/<slug:slug>/", live.live, name="live"),
     path("docs/", pages.docs, name="docs"),
     path("docs/<slug:name>/", pages.docs_page, name="docs_page"),
+    path("docs/<slug:name>/<slug:picture>.svg", pages.docs_picture, name="docs_picture"),
     path("profile/", pages.profile, name="profile"),
     path("profile/tokens/create/", tokens.create, name="token_create"),
     path("profile/tokens/<str:key>/revoke/", tokens.revoke, name="token_revoke"),

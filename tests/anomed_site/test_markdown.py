@@ -64,3 +64,8 @@ def test_documents_link_each_other() -> None:
 def test_the_title_is_the_first_heading() -> None:
     assert markdown.title("text\n# For `participants`\n# Second") == "For participants"
     assert markdown.title("no heading") == ""
+
+
+def test_documents_show_the_pictures_beside_them() -> None:
+    assert 'src="/docs/validation/null.svg"' in markdown.render("![a histogram](validation/null.svg)")
+    assert 'src="https://example.org/a.svg"' in markdown.render("![x](https://example.org/a.svg)")

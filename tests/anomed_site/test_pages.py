@@ -275,3 +275,16 @@ def test_documents_and_pages_of_scenarios_are_guides(
 def test_the_overview_of_a_challenge_leads_to_its_game(client: Client, clinic: Challenge) -> None:
     page = client.get(reverse("challenge", args=[clinic.slug])).content.decode()
     assert f'href="{reverse("docs_page", args=[clinic.scenario])}"' in page
+
+
+def test_documents_have_their_pictures(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "proof").mkdir()
+    (tmp_path / "proof.md").write_text("# Proof\n\n![a curve](proof/curve.svg)", encoding="utf-8")
+    (tmp_path / "proof" / "curve.svg").write_text("<svg/>", encoding="utf-8")
+    monkeypatch.setattr(pages, "DOCS", tmp_path)
+    address = reverse("docs_picture", args=["proof", "curve"])
+    assert f'<img src="{address}" alt="a curve">' in client.get(reverse("docs_page", args=["proof"])).content.decode()
+    picture = client.get(address)
+    assert (picture.content, picture.headers["Content-Type"]) == (b"<svg/>", "image/svg+xml")
+    assert "script-src 'self'" in picture.headers["Content-Security-Policy"]
+    assert client.get(reverse("docs_picture", args=["proof", "another"])).status_code == 404
