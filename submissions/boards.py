@@ -73,7 +73,7 @@ def board(*, challenge: Challenge, kind: str, organiser: bool = False, phase: Ph
                 name=submission.name,
                 role=submission.role,
                 intervals={
-                    name: tuple(standing.intervals[name]) if organiser else _public_interval(standing, name)
+                    name: tuple(standing.intervals[name]) if organiser else public_interval(standing, name)
                     for name in _SCALE
                     if name in standing.intervals and numbers[name] is not None
                 },
@@ -96,7 +96,7 @@ def _places(standings: list[Standing]) -> dict[UUID, tuple[int, int]]:
     return {row.submission_id: ends[row.band] for row in ranked if row.band is not None}
 
 
-def _public_interval(standing: Standing, name: str) -> Interval:
+def public_interval(standing: Standing, name: str) -> Interval:
     """The interval around the published number: moved with it, so that it tells no more, and rounded outwards."""
     low, high = standing.intervals[name]
     scale, shown = _SCALE[name], getattr(standing, f"public_{name}")

@@ -20,6 +20,7 @@ from challenges.models import Challenge, Phase
 from challenges.scenarios import registry
 from challenges.scenarios.base import CONTRACT
 from challenges.scenarios.criteria import CRITERIA
+from submissions import boards
 from submissions.models import Duel, Exposure, Standing, Submission
 from submissions.states import READY
 
@@ -213,20 +214,25 @@ class _Eye:
         return tuple(self.number(value) for value in values)
 
     def within(self, value: float, error: float, *, low: float = -1.0, high: float = 1.0) -> Estimate:
-        """The value with the interval that its standard error gives, within bounds."""
-        reach = _Z * error
-        bounds = (max(low, value - reach), min(high, value + reach))
-        return Estimate(self.number(value), self.number(bounds[0]), self.number(bounds[1]))
+        """The value with the interval that its standard error gives, within bounds.
+
+        The interval lies around the number that is shown: two more rounded numbers would tell the exact one.
+        """
+        shown, reach = self.number(value), _Z * error
+        return Estimate(shown, self.number(max(low, shown - reach)), self.number(min(high, shown + reach)))
 
 
 def _on_board(standing: Standing, name: str, eye: _Eye) -> Estimate | None:
     value = getattr(standing, name if eye.exact else f"public_{name}")
     if value is None:
         return None
-    bounds = standing.intervals.get(name)
     highest = 100.0 if name == "score" else 1.0
-    low, high = (eye.number(min(max(bound, 0.0), highest)) for bound in bounds) if bounds else (None, None)
-    return Estimate(min(max(value, 0.0), highest), low, high)
+    shown = min(max(value, 0.0), highest)
+    if name not in standing.intervals:
+        return Estimate(shown)
+    bounds = standing.intervals[name] if eye.exact else boards.public_interval(standing, name)
+    low, high = (min(max(bound, 0.0), highest) for bound in bounds)
+    return Estimate(shown, low, high)
 
 
 def _duels(defense: Submission, phase: Phase) -> list[Duel]:
@@ -290,7 +296,7 @@ def _chance(metric: str, detail: Mapping[str, Any]) -> float:
     """How often an attack is right by guessing, or on people who are not in the data."""
     if metric == "auc":
         return 0.5
-    return float(detail["alpha"] if metric == "tpr" else detail[metric]["control"])
+    return float(detail["alpha"] if metric == "tpr" else detail[metric].get("control", 0.0))
 
 
 def _histogram(defense: Submission, phase: Phase, eye: _Eye) -> Histogram | None:

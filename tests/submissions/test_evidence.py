@@ -124,6 +124,11 @@ def test_every_scenario_speaks_to_the_three_criteria(met: Submission) -> None:
     for scenario in registry.SCENARIOS.values():
         assert set(scenario.criteria) == set(CRITERIA), scenario.slug
         assert any(criterion.extent != "not_measured" for criterion in scenario.criteria.values())
+        for metric in (*scenario.readings, "any other"):
+            said = str(scenario.reading(metric)) % {"metric": "m", "rate": "57", "span": " (54 to 60)", "chance": "50"}
+            assert "57" in said
+            assert "50" in said
+            assert "(54 to 60)" in said
 
 
 def test_a_declaration_below_the_audited_bound_is_contradicted() -> None:
