@@ -11,7 +11,7 @@ from submissions.models import Duel, Standing, Submission
 from submissions.standings import public
 
 # A published interval is no finer than the published number: a hundredth of its scale (SCORING 4).
-_SCALE = {"utility": 1.0, "privacy": 1.0, "worst_leak": 1.0, "mean_leak": 1.0, "score": 100.0}
+_SCALE = {"utility": 1.0, "privacy": 1.0, "worst_leak": 1.0, "mean_leak": 1.0, "novelty": 1.0, "score": 100.0}
 _STEPS = 100
 
 Interval = tuple[float, float]
@@ -35,6 +35,7 @@ class Row:
     privacy: float | None
     worst_leak: float | None
     mean_leak: float | None
+    novelty: float | None  # attacks, where there is a prize for it: what nobody else would have found
     score: float | None
     intervals: dict[str, Interval]
     qualified: bool
@@ -63,7 +64,7 @@ def board(*, challenge: Challenge, kind: str, organiser: bool = False, phase: Ph
         submission = standing.submission
         first, last = places.get(submission.pk, (None, None))
         done, due = counts.get(submission.pk, (0, 0))
-        numbers = {name: getattr(standing, name if organiser else f"public_{name}") for name in _SCALE}
+        numbers = {name: standing.number(name, public=not organiser) for name in _SCALE}
         rows.append(
             Row(
                 rank=first,
@@ -99,8 +100,10 @@ def _places(standings: list[Standing]) -> dict[UUID, tuple[int, int]]:
 def public_interval(standing: Standing, name: str) -> Interval:
     """The interval around the published number: moved with it, so that it tells no more, and rounded outwards."""
     low, high = standing.intervals[name]
-    scale, shown = _SCALE[name], getattr(standing, f"public_{name}")
-    moved = shown - min(max(getattr(standing, name), 0.0), scale)
+    scale, shown, exact = _SCALE[name], standing.number(name, public=True), standing.number(name)
+    assert shown is not None
+    assert exact is not None
+    moved = shown - min(max(exact, 0.0), scale)
     steps = _STEPS / scale
     return (
         max(0.0, math.floor((max(low, 0.0) + moved) * steps + 1e-6) / steps),

@@ -8,7 +8,8 @@ import numpy as np
 from django.db.models import F
 
 from challenges.metrics import duel as metrics
-from challenges.models import Phase
+from challenges.models import Challenge, Phase
+from challenges.scenarios import registry
 from challenges.scenarios.base import Floats
 from submissions.models import Duel, Standing, Submission
 
@@ -24,6 +25,7 @@ class Faced:
     leaks: Floats
     errors: Floats
     baseline_leak: float  # cross-fitted W over the organiser's baselines alone
+    epsilon: float  # the largest audited lower bound of all these duels, 0 where none was audited
 
     @classmethod
     def by(cls, defense: Submission, phase: Phase, seeds: int) -> "Faced":
@@ -34,13 +36,15 @@ class Faced:
             .filter(release__submission=defense, release__phase=phase)
             .filter(attack__in=Submission.objects.taking_part(phase))
             .order_by("attack__created_at", "attack", "release__seed")
-            .values_list("attack", "attack__role", "leaks", "errors")
+            .values_list("attack", "attack__role", "leaks", "errors", "detail__epsilon")
         )
         leaks: dict[UUID, list[list[float]]] = defaultdict(list)
         errors: dict[UUID, list[list[float]]] = defaultdict(list)
         finished: dict[UUID, int] = defaultdict(int)
         roles: dict[UUID, str] = {}
-        for attack, role, leak, error in rows:
+        epsilon = 0.0
+        for attack, role, leak, error, bound in rows:
+            epsilon = max(epsilon, bound or 0.0)
             leaks[attack] += leak
             errors[attack] += error
             finished[attack] += 1
@@ -50,11 +54,19 @@ class Faced:
         spread = np.array([errors[attack] for attack in whole]).swapaxes(0, 1) if whole else np.zeros((0, 0, 0))
         baselines = [place for place, attack in enumerate(whole) if roles[attack] == Submission.Role.BASELINE]
         baseline_leak = metrics.crossfit_worst_leak(array[:, baselines]) if baselines else 0.0
-        return cls(attacks=whole, leaks=array, errors=spread, baseline_leak=baseline_leak)
+        return cls(attacks=whole, leaks=array, errors=spread, baseline_leak=baseline_leak, epsilon=epsilon)
 
 
-def counting_defenses(phase: Phase) -> dict[UUID, float]:
-    """The defenses that attacks are scored on, with their utility U: qualified, ranked, the best one of each team."""
+def strict_metric(challenge: Challenge) -> int:
+    """The place of the leak by the true-positive rate alone among the metrics of the challenge."""
+    return registry.get(challenge.scenario).metrics(challenge.game).index("tpr")
+
+
+def counting_defenses(phase: Phase) -> dict[UUID, tuple[float, float]]:
+    """The defenses that attacks are scored on, with their U, exact and published: the best qualified one of each team.
+
+    Anchors are not among them.
+    """
     entries = Submission.objects.taking_part(phase).defenses().filter(role=Submission.Role.ENTRY)
     rows = (
         Standing.objects.filter(phase=phase, qualified=True, submission__in=entries)
@@ -65,9 +77,9 @@ def counting_defenses(phase: Phase) -> dict[UUID, float]:
             F("utility").desc(nulls_last=True),
             "submission__created_at",
         )
-        .values_list("submission", "submission__team", "utility")
+        .values_list("submission", "submission__team", "utility", "public_utility")
     )
-    best: dict[int, tuple[UUID, float]] = {}
-    for defense, team, utility in rows:
-        best.setdefault(team, (defense, utility or 0.0))
+    best: dict[int, tuple[UUID, tuple[float, float]]] = {}
+    for defense, team, utility, shown in rows:
+        best.setdefault(team, (defense, (utility or 0.0, shown or 0.0)))
     return dict(best.values())

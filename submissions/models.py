@@ -440,6 +440,18 @@ class Standing(models.Model):
     def __str__(self) -> str:
         return f"{self.submission_id}: {self.public_score}"
 
+    @property
+    def is_open_to_rank(self) -> bool:
+        """Whether it belongs to an entry of which everything is known that an order needs."""
+        return self.submission.is_ranked and self.privacy is not None
+
+    def number(self, name: str, *, public: bool = False) -> float | None:
+        """One of its numbers: a column, or one that the reckoning left among the facts."""
+        if name in self.facts:
+            value: float = self.facts[name]
+            return round(value, 2) + 0.0 if public else value
+        return getattr(self, f"public_{name}" if public else name, None)
+
 
 class Exposure(models.Model):
     """How far single records of a defense stand out, over all duels that count; never a record's own value."""

@@ -5,7 +5,8 @@ what is asked for and lost (a worker was killed) is asked for again by `tick`, w
 """
 
 import time
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Container
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -17,12 +18,14 @@ from django.db.models import F
 from django.utils import timezone
 from django_q.tasks import async_task
 
-from challenges.metrics import ranking
+from challenges.metrics import bootstrap, ranking, rankings
+from challenges.metrics.rankings import Measured
 from challenges.models import Challenge, Phase
 from challenges.scenarios.base import Floats
 from submissions import resampled
-from submissions.matrix import counting_defenses
+from submissions.matrix import counting_defenses, strict_metric
 from submissions.models import Reckoning, Standing, Submission
+from submissions.resampled import Summary
 
 log = structlog.get_logger(__name__)
 
@@ -54,15 +57,6 @@ def _ask(phase_id: int) -> None:
         async_task("submissions.reckoning.reckon", phase_id, cluster="web")
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What was worked out for a standing, and the standing as it was then."""
-
-    standing: Standing
-    intervals: dict[str, list[float]]
-    band: int | None
-
-
 def reckon(phase_id: int) -> None:
     """Works out the intervals and bands of a phase and stores them; browsers are told if something changed.
 
@@ -79,64 +73,108 @@ def reckon(phase_id: int) -> None:
     changed = 0
     with transaction.atomic():
         Challenge.objects.select_for_update().get(pk=state.phase.challenge_id)
-        for row in found:
-            old = row.standing
-            if (old.intervals, old.band) != (row.intervals, row.band):
-                same = Standing.objects.filter(pk=old.pk, updated_at=old.updated_at)
-                changed += same.update(intervals=row.intervals, band=row.band)
+        for row, columns in found:
+            if any(getattr(row, name) != value for name, value in columns.items()):
+                changed += Standing.objects.filter(pk=row.pk, updated_at=row.updated_at).update(**columns)
         Reckoning.objects.filter(pk=phase_id).update(reckoned=state.changes, next_at=timezone.now() + pause)
         if changed:
             state.phase.challenge.mark_changed()
     log.info("reckoned", phase=phase_id, standings=len(found), changed=changed, seconds=round(took, 2))
 
 
-def _work_out(phase: Phase) -> list[_Found]:
+def _work_out(phase: Phase) -> list[tuple[Standing, dict[str, Any]]]:
+    """Each row of a phase, with what its columns become."""
     challenge = phase.challenge
-    standings = {row.submission_id: row for row in Standing.objects.filter(phase=phase)}
-    scores: dict[UUID, Floats] = {}
-    intervals: dict[UUID, dict[str, list[float]]] = {entry: {} for entry in standings}
-    successes: dict[UUID, dict[UUID, Floats]] = {}
-    utilities: dict[UUID, Floats] = {}
-    counting = counting_defenses(phase)
-    for entry in Submission.objects.taking_part(phase).defenses():
-        row = standings.get(entry.pk)
-        if row is None or row.utility is None:
-            continue
-        entry.challenge = challenge
-        over = resampled.defense(entry, phase)
-        if over.utility is None:
-            continue
-        numbers = {"utility": (row.utility, over.utility)}
-        if row.worst_leak is not None and row.privacy is not None and row.score is not None:
-            worst = over.worst_leak()
-            private = ranking.privacy(worst, challenge.reference_leak)
-            score = ranking.harmonic(over.utility, private) if row.qualified else np.zeros_like(private)
-            scores[entry.pk] = score
-            numbers |= {
-                "worst_leak": (row.worst_leak, worst),
-                "privacy": (row.privacy, private),
-                "score": (row.score, score),
-            }
-        intervals[entry.pk] = _intervals(numbers)
-        if entry.pk in counting:
-            successes[entry.pk], utilities[entry.pk] = over.successes(), over.utility
-    for attack in Submission.objects.taking_part(phase).attacks():
-        row = standings.get(attack.pk)
-        met = [entry for entry in successes if attack.pk in successes[entry]]
-        if row is None or row.score is None or row.mean_leak is None or not met:
-            continue
-        s = np.stack([successes[entry][attack.pk] for entry in met], axis=1)
-        scores[attack.pk] = ranking.attack_score(np.stack([utilities[entry] for entry in met], axis=1), s)
-        numbers = {"mean_leak": (row.mean_leak, s.mean(axis=1)), "score": (row.score, scores[attack.pk])}
-        intervals[attack.pk] = {
-            name: [max(0.0, low), max(0.0, high)] for name, (low, high) in _intervals(numbers).items()
-        }
+    rows = {row.submission_id: row for row in Standing.objects.filter(phase=phase)}
+    count = counting_defenses(phase)
+    defenses = _defenses(phase, rows, count)
+    counting = [defenses[entry] for entry in count if entry in defenses]
+    scores = _defense_scores(challenge, rows, defenses)
+    numbers = {entry: _defense_numbers(challenge, rows[entry], over, scores) for entry, over in defenses.items()}
+    facts: dict[UUID, dict[str, float]] = defaultdict(dict)
+    for attack in Submission.objects.taking_part(phase).attacks().values_list("pk", flat=True):
+        if attack in rows:
+            numbers[attack], facts[attack] = _attack_numbers(challenge, rows[attack], counting, scores)
     bands = {**_bands(phase, Submission.Kind.DEFENSE, scores), **_bands(phase, Submission.Kind.ATTACK, scores)}
-    return [_Found(row, intervals[entry], bands.get(entry)) for entry, row in standings.items()]
+    found = []
+    for entry, row in rows.items():
+        intervals = {name: list(ranking.interval(*number)) for name, number in numbers.get(entry, {}).items()}
+        columns: dict[str, Any] = {"intervals": intervals, "band": bands.get(entry), "facts": facts[entry]}
+        if "worst_leak" in intervals:  # the error of the choice is part of it, which that of the chosen ones is not
+            columns["worst_leak_error"] = float(numbers[entry]["worst_leak"][1].std())
+        found.append((row, columns))
+    return found
 
 
-def _intervals(numbers: dict[str, tuple[float, Floats]]) -> dict[str, Any]:
-    return {name: list(ranking.interval(value, replicates)) for name, (value, replicates) in numbers.items()}
+# A number, and the same in each resample.
+Numbers = dict[str, tuple[float, Floats]]
+
+
+def _defenses(phase: Phase, rows: dict[UUID, Standing], counting: Container[UUID]) -> dict[UUID, Summary]:
+    """The defenses that have a utility, over all resamples; those that count with what attacks take from them."""
+    strict = strict_metric(phase.challenge) if phase.challenge.ranking == Challenge.Ranking.TPR else None
+    found = {}
+    for entry in Submission.objects.taking_part(phase).defenses().select_related("challenge"):
+        if entry.pk in rows and rows[entry.pk].utility is not None:
+            over = resampled.summary(entry, phase, strict=strict, attacked=entry.pk in counting)
+            if over is not None:
+                found[entry.pk] = over
+    return found
+
+
+def _defense_scores(
+    challenge: Challenge, rows: dict[UUID, Standing], defenses: dict[UUID, Summary]
+) -> dict[UUID, Floats]:
+    """The scores in each resample of defenses that have one; which ones are qualified is taken as settled."""
+    scored = {entry: over for entry, over in defenses.items() if rows[entry].score is not None}
+    good = {entry: over for entry, over in scored.items() if rows[entry].qualified}
+    found = {entry: np.zeros(bootstrap.RESAMPLES) for entry in scored}
+    if not good:
+        return found
+    worst = np.stack([over.worst_leak for over in good.values()])
+    strict = np.stack([over.strict_leak for over in good.values()])
+    measured = Measured(
+        utility=np.stack([over.utility for over in good.values()]),
+        privacy=ranking.privacy(worst, challenge.reference_leak),
+        worst_leak=np.clip(worst, 0, 1),
+        strict_privacy=ranking.privacy(strict, challenge.reference_leak),
+        epsilon=np.broadcast_to(np.array([[over.epsilon] for over in good.values()]), worst.shape),
+    )
+    return found | dict(zip(good, rankings.score(challenge.ranking, measured), strict=True))
+
+
+def _defense_numbers(challenge: Challenge, row: Standing, over: Summary, scores: dict[UUID, Floats]) -> Numbers:
+    assert row.utility is not None
+    found = {"utility": (row.utility, over.utility)}
+    if row.worst_leak is not None and row.privacy is not None:
+        found["worst_leak"] = (row.worst_leak, over.worst_leak)
+        found["privacy"] = (row.privacy, ranking.privacy(over.worst_leak, challenge.reference_leak))
+    if row.score is not None and row.submission_id in scores:
+        found["score"] = (row.score, scores[row.submission_id])
+    return found
+
+
+def _attack_numbers(
+    challenge: Challenge, row: Standing, counting: list[Summary], scores: dict[UUID, Floats]
+) -> tuple[Numbers, dict[str, float]]:
+    """What the intervals of an attack are made of, and its facts; puts its score into `scores`."""
+    attack = row.submission_id
+    met = [over for over in counting if attack in over.successes]
+    if row.score is None or row.mean_leak is None or not met:
+        return {}, {}
+    s = np.stack([over.successes[attack] for over in met], axis=1)
+    scores[attack] = ranking.attack_score(np.stack([over.utility for over in met], axis=1), s)
+    # of what is never negative the interval begins at 0
+    found = {
+        "mean_leak": (row.mean_leak, np.clip(s.mean(axis=1), 0, None)),
+        "score": (row.score, np.clip(scores[attack], 0, None)),
+    }
+    added = [over.added[attack] for over in met if attack in over.added]
+    if not challenge.novelty_prize or not added:
+        return found, {}
+    novelty = np.mean(added, axis=0)
+    found["novelty"] = (float(novelty.mean()), novelty)
+    return found, {"novelty": float(novelty.mean())}
 
 
 def _bands(phase: Phase, kind: str, scores: dict[UUID, Floats]) -> dict[UUID, int]:

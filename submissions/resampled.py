@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from uuid import UUID
 
 import numpy as np
@@ -20,6 +21,7 @@ class ResampledDuel:
     attack: UUID
     seed: int
     leaks: Floats
+    epsilon: float  # its audited lower bound, which is no estimate and has no resamples; 0 where there is none
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,21 +37,36 @@ class ResampledDefense:
     duels: list[ResampledDuel]
     failed: dict[UUID, int]
 
-    def leaks(self, metric: int | None = None) -> Floats:
-        """[R, units, attacks, metrics] of the attacks with a result for each seed; of one metric, if it is given."""
+    @cached_property
+    def whole(self) -> dict[UUID, Floats]:
+        """[R, units, metrics] of each attack with a result for each seed, in order of submission."""
         by_attack: dict[UUID, list[Floats]] = defaultdict(list)
         for duel in self.duels:
             by_attack[duel.attack].append(duel.leaks)
-        whole = [np.concatenate(found, axis=1) for found in by_attack.values() if len(found) == self.seeds]
-        if not whole:
+        return {a: np.concatenate(found, axis=1) for a, found in by_attack.items() if len(found) == self.seeds}
+
+    @cached_property
+    def leaks(self) -> Floats:
+        """[R, units, attacks, metrics] of the attacks in `whole`."""
+        if not self.whole:
             return np.zeros((bootstrap.RESAMPLES, 0, 0, 0))
-        together = np.stack(whole, axis=2)
-        return together if metric is None else together[..., [metric]]
+        return np.stack(list(self.whole.values()), axis=2)
 
     def worst_leak(self, metric: int | None = None) -> Floats:
-        """W before clipping, cross-fitted anew in each resample: [R]."""
-        return ranking.worst_leak(self.leaks(metric))
+        """W before clipping, cross-fitted anew in each resample: [R]. Of one metric alone, if it is given."""
+        return ranking.worst_leak(self.leaks if metric is None else self.leaks[..., [metric]])
 
+    @cached_property
+    def added(self) -> dict[UUID, Floats]:
+        """How much W falls without each attack of `whole`, [R]: what nobody else would have found."""
+        without = self.worst_leak()[:, None] - ranking.without_each(self.leaks)
+        return {attack: without[:, place] for place, attack in enumerate(self.whole)}
+
+    @cached_property
+    def epsilon(self) -> float:
+        return max((duel.epsilon for duel in self.duels), default=0.0)
+
+    @cached_property
     def successes(self) -> dict[UUID, Floats]:
         """The signed s(a, d) of each attack, [R]: the mean over its duels, of which failed ones count as 0."""
         total: dict[UUID, Floats] = {}
@@ -60,6 +77,37 @@ class ResampledDefense:
             number[duel.attack] += 1
         nothing = np.zeros(bootstrap.RESAMPLES)
         return {attack: total.get(attack, nothing) / number[attack] for attack in number}
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """What the boards need of a defense over the resamples, [R] each: a hundredth of what it was worked out from.
+
+    `strict_leak` is W by one metric alone; `successes` and `added` are by attack.
+    """
+
+    utility: Floats
+    worst_leak: Floats
+    strict_leak: Floats
+    epsilon: float
+    successes: dict[UUID, Floats]
+    added: dict[UUID, Floats]
+
+
+def summary(submission: Submission, phase: Phase, *, strict: int | None, attacked: bool) -> Summary | None:
+    """The summary of a defense, None while it has no utility; with the attacks' side only if `attacked`."""
+    over = defense(submission, phase)
+    if over.utility is None:
+        return None
+    worst = over.worst_leak()
+    return Summary(
+        utility=over.utility,
+        worst_leak=worst,
+        strict_leak=np.zeros_like(worst) if strict is None else over.worst_leak(strict),
+        epsilon=over.epsilon,
+        successes=over.successes if attacked else {},
+        added=over.added if attacked else {},
+    )
 
 
 def defense(submission: Submission, phase: Phase) -> ResampledDefense:
@@ -78,15 +126,15 @@ def defense(submission: Submission, phase: Phase) -> ResampledDefense:
         .exclude(state=Duel.State.PENDING)
         .exclude(reason=Reason.PLATFORM_FAULT)
         .order_by("attack__created_at", "attack", "release__seed")
-        .values_list("pk", "attack", "release__seed", "state", "leaks", "errors", "replicates")
+        .values_list("pk", "attack", "release__seed", "state", "leaks", "errors", "detail__epsilon", "replicates")
     )
     duels: list[ResampledDuel] = []
     failed: dict[UUID, int] = defaultdict(int)
-    for pk, attack, seed, state, leaks, errors, stored in rows:
+    for pk, attack, seed, state, leaks, errors, epsilon, stored in rows:
         if state == Duel.State.FAILED:
             failed[attack] += 1
         else:
-            duels.append(ResampledDuel(attack, seed, _replicates(f"duel {pk}", leaks, errors, stored)))
+            duels.append(ResampledDuel(attack, seed, _replicates(f"duel {pk}", leaks, errors, stored), epsilon or 0.0))
     return ResampledDefense(utility, len(utilities), duels, dict(failed))
 
 

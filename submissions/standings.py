@@ -14,10 +14,12 @@ from django.db.models import Avg, FloatField, Q
 from django.db.models.functions import Coalesce
 
 from challenges.metrics import duel as metrics
+from challenges.metrics import ladder, rankings
+from challenges.metrics.rankings import Measured
 from challenges.models import Challenge, Phase
 from sandbox.reasons import Reason
 from submissions import reckoning
-from submissions.matrix import Faced, counting_defenses
+from submissions.matrix import Faced, counting_defenses, strict_metric
 from submissions.models import Duel, Standing, Submission
 
 _ROUNDING = 1e-9  # of floating-point numbers: a utility exactly at the threshold passes
@@ -68,30 +70,85 @@ def _defense(defense: Submission, phase: Phase) -> None:
     utility = metrics.normalised_utility(
         [release.utility for release in releases], challenge.trivial_utility, challenge.reference_utility
     )
+    row = _row(defense, phase)
+    complete = len(releases) == phase.seeds
+    public_utility = _public_utility(row, utility) if complete else None
     faced = Faced.by(defense, phase, seeds=len(releases))
     worst = metrics.crossfit(faced.leaks, faced.errors)
-    privacy = metrics.privacy(worst.value, challenge.reference_leak)
     useful = utility >= challenge.utility_threshold - _ROUNDING
     # Before every seed ran and every baseline was met, nothing can be said about privacy.
-    known = bool(faced.attacks) and len(releases) == phase.seeds and not _awaits_baselines(defense, phase)
+    known = bool(faced.attacks) and public_utility is not None and not _awaits_baselines(defense, phase)
     qualified = known and useful and faced.baseline_leak < challenge.reference_leak
-    public_utility, public_leak = public(utility), public(worst.value)
-    public_privacy = metrics.privacy(public_leak, challenge.reference_leak)
-    _write(
-        defense,
-        phase,
-        qualified=qualified,
-        utility=utility,
-        worst_leak=worst.mean if known else None,
-        worst_leak_error=worst.standard_error if known else None,
-        worst_attack_id=faced.attacks[worst.choices[0][0]] if known else None,
-        privacy=privacy if known else None,
-        score=_score(qualified, utility, privacy) if known else None,
-        public_utility=public_utility,
-        public_worst_leak=public_leak if known else None,
-        public_privacy=public(public_privacy) if known else None,
-        public_score=public(_score(qualified, public_utility, public_privacy)) if known else None,
-    )
+    columns: dict[str, Any] = {"qualified": qualified, "utility": utility, "public_utility": public_utility}
+    names = ("privacy", "worst_leak", "worst_leak_error", "worst_attack_id", "score")
+    columns |= dict.fromkeys((*names, "public_privacy", "public_worst_leak", "public_score"))
+    if known and public_utility is not None:
+        strict = 0.0
+        if challenge.ranking == Challenge.Ranking.TPR:
+            strict = metrics.crossfit_worst_leak(faced.leaks[..., [strict_metric(challenge)]])
+        exact = _measured(challenge, utility, worst.value, strict, faced.epsilon)
+        shown = _measured(challenge, public_utility, public(worst.value), public(strict), public(faced.epsilon))
+        columns |= {
+            "worst_leak": worst.mean,
+            "worst_leak_error": worst.standard_error,
+            "worst_attack_id": faced.attacks[worst.choices[0][0]],
+            "privacy": exact.privacy.item(),
+            "public_worst_leak": shown.worst_leak.item(),
+            "public_privacy": public(shown.privacy.item()),
+        }
+        if challenge.ranking not in rankings.TOGETHER:
+            columns["score"] = _score(challenge, exact) if qualified else 0.0
+            columns["public_score"] = public(_score(challenge, shown)) if qualified else 0.0
+    _write(row, **columns)
+    if challenge.ranking in rankings.TOGETHER:
+        _together(phase)
+
+
+def _measured(challenge: Challenge, utility: float, worst: float, strict: float, epsilon: float) -> Measured:
+    """What one defense is ranked by, as arrays of one."""
+    private, strictly = (metrics.privacy(leak, challenge.reference_leak) for leak in (worst, strict))
+    return Measured(*(np.array([number]) for number in (utility, private, worst, strictly, epsilon)))
+
+
+def _score(challenge: Challenge, measured: Measured) -> float:
+    return float(rankings.score(challenge.ranking, measured)[0])
+
+
+def _together(phase: Phase) -> None:
+    """The scores of all ranked defenses, where the score of each depends on the others; anchors have none."""
+    rows = [row for row in Standing.objects.on_board(phase=phase, kind=Submission.Kind.DEFENSE) if row.is_open_to_rank]
+    good = [row for row in rows if row.qualified]
+    scores = {row.pk: (0.0, 0.0) for row in rows}
+    if good:
+        zeros = np.zeros(len(good))
+        exact, shown = (
+            rankings.score(
+                phase.challenge.ranking,
+                Measured(
+                    utility=np.array([getattr(row, f"{prefix}utility") for row in good]),
+                    privacy=np.array([getattr(row, f"{prefix}privacy") for row in good]),
+                    **dict.fromkeys(("worst_leak", "strict_privacy", "epsilon"), zeros),
+                ),
+            )
+            for prefix in ("", "public_")
+        )
+        scores |= {row.pk: (float(s), public(float(p))) for row, s, p in zip(good, exact, shown, strict=True)}
+    for row in rows:
+        if (row.score, row.public_score) != scores[row.pk]:
+            score, shown_score = scores[row.pk]
+            _write(row, score=score, public_score=shown_score)
+
+
+def _public_utility(row: Standing, utility: float) -> float:
+    """U as it is published: while teams can try again through the Ladder, and then for good."""
+    defense, phase = row.submission, row.phase
+    if phase.kind == Phase.Kind.FINAL or defense.team_id is None:
+        return public(utility)
+    if row.public_utility is not None and row.utility == utility:
+        return row.public_utility
+    others = Standing.objects.filter(phase=phase, submission__team=defense.team_id).exclude(submission=defense)
+    told = others.values_list("public_utility", flat=True)
+    return ladder.released(utility, [shown for shown in told if shown is not None])
 
 
 def _attacks(phase: Phase, attacks: Iterable[Submission] | None = None) -> None:
@@ -101,11 +158,10 @@ def _attacks(phase: Phase, attacks: Iterable[Submission] | None = None) -> None:
     successes = _successes(attacks, utilities, phase)
     for attack in attacks:
         met = successes[attack.pk]
-        exact = [(utilities[defense], leak) for defense, leak in met.items()]
-        shown = [(public(u), public(leak)) for u, leak in exact]
+        exact = [(utilities[defense][0], leak) for defense, leak in met.items()]
+        shown = [(utilities[defense][1], public(leak)) for defense, leak in met.items()]
         _write(
-            attack,
-            phase,
+            _row(attack, phase),
             mean_leak=float(np.mean([leak for _u, leak in exact])) if met else None,
             score=metrics.attack_score(*zip(*exact, strict=True)) if met else None,
             public_mean_leak=public(float(np.mean([leak for _u, leak in shown]))) if met else None,
@@ -118,25 +174,24 @@ def public(value: float) -> float:
     return round(value, _DECIMALS) + 0.0
 
 
-def _write(submission: Submission, phase: Phase, **columns: Any) -> None:
+def _row(submission: Submission, phase: Phase) -> Standing:
+    row = Standing.objects.filter(submission=submission, phase=phase).first() or Standing()
+    row.submission, row.phase = submission, phase
+    return row
+
+
+def _write(row: Standing, **columns: Any) -> None:
     """Stores a row. Its band is open again if a number changed by which it is ranked, until the next reckoning."""
-    row = Standing.objects.filter(submission=submission, phase=phase).first() or Standing(
-        submission=submission, phase=phase
-    )
     if any(getattr(row, name) != columns.get(name, getattr(row, name)) for name in ("score", "public_score")):
         row.band = None
     for name, value in columns.items():
         setattr(row, name, value)
-    row.intervals = {name: ends for name, ends in row.intervals.items() if _holds(ends, getattr(row, name))}
+    row.intervals = {name: ends for name, ends in row.intervals.items() if _holds(ends, row.number(name))}
     row.save()
 
 
 def _holds(ends: list[float], value: float | None) -> bool:
     return value is not None and ends[0] <= value <= ends[1]
-
-
-def _score(qualified: bool, utility: float, privacy: float) -> float:
-    return metrics.defense_score(utility, privacy) if qualified else 0.0
 
 
 def _awaits_baselines(defense: Submission, phase: Phase) -> bool:
@@ -150,7 +205,7 @@ def _awaits_baselines(defense: Submission, phase: Phase) -> bool:
     return baselines.filter(open_or_faulted).exists()
 
 
-def _successes(attacks: list[Submission], utilities: dict[UUID, float], phase: Phase) -> dict[UUID, dict[UUID, float]]:
+def _successes(attacks: list[Submission], utilities: Iterable[UUID], phase: Phase) -> dict[UUID, dict[UUID, float]]:
     """s(a, d) of each attack against each counting defense that it has met; a failed duel is a leak of 0."""
     rows = (
         Duel.objects.valid()

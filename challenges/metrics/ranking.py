@@ -116,3 +116,23 @@ def _reach(spread: Floats) -> float:
         studentised = np.divide(np.abs(apart), errors, out=np.zeros_like(apart), where=errors > 1e-12)
         farthest = np.maximum(farthest, studentised.max(axis=0))
     return float(np.quantile(farthest, CONFIDENCE))
+
+
+def without_each(leaks: Floats) -> Floats:
+    """W before clipping, were one attack not there: [R, units, attacks, metrics] -> [R, attacks].
+
+    In each unit the attack that leaks most on the others is left out, and the next best one takes its place; without
+    any other attack nothing leaks. The difference to `worst_leak` is what nobody else would have found.
+    """
+    units, attacks = leaks.shape[1:3]
+    total = leaks.sum(axis=1, keepdims=True)
+    others = (total - leaks) / (units - 1) if units > 1 else leaks
+    metric = others.argmax(axis=3)[..., None]  # each attack's own best, [R, units, attacks, 1]
+    promise = np.take_along_axis(others, metric, axis=3)[..., 0]
+    kept = np.take_along_axis(leaks, metric, axis=3)[..., 0]
+    order = np.argsort(-promise, axis=2, kind="stable")
+    first = order[..., :1]
+    best = np.take_along_axis(kept, first, axis=2)
+    second = np.take_along_axis(kept, order[..., 1:2], axis=2) if attacks > 1 else np.zeros_like(best)
+    leads = np.arange(attacks) == first  # [R, units, attacks]
+    return np.asarray(np.where(leads, second, best).mean(axis=1))
