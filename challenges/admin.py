@@ -56,7 +56,7 @@ class ChallengeAdmin(OrganiserPages, SimpleHistoryAdmin):  # type: ignore[misc] 
     fieldsets = (
         (None, {"fields": ("title", "title_de", "slug", "summary", "summary_de", "organiser_emails")}),
         (_("Texts"), {"fields": (("overview", "overview_de"), ("data_text", "data_text_de"), ("rules", "rules_de"))}),
-        (_("Game"), {"fields": ("scenario", "options", "metric", "white_box", "time_zone")}),
+        (_("Game"), {"fields": ("scenario", "options", "metric", "white_box", *locks.RANKING, "time_zone")}),
         (
             _("What a container may use"),
             {"fields": (("seconds", "memory_mb", "cpus"), ("gpus", "gpu_memory_mb"), ("output_mb", "pids"), "walls")},

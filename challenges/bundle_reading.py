@@ -34,6 +34,8 @@ GENERAL: Final[Keys] = {
     "time_zone": (str, "time_zone"),
     "utility_metric": (str, "metric"),
     "white_box": (bool, "white_box"),
+    "ranking": (str, "ranking"),
+    "novelty_prize": (bool, "novelty_prize"),
 }
 SECTIONS: Final[dict[str, Keys]] = {
     "limits": {

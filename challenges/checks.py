@@ -12,7 +12,8 @@ from django.utils import timezone
 from challenges import calendar, overlap, subsample, tables, walls
 from challenges.anchors import Anchors
 from challenges.findings import Finding
-from challenges.locks import LIMITS
+from challenges.locks import LIMITS, RANKING
+from challenges.metrics.rankings import MEMBERSHIP_ONLY
 from challenges.metrics.utility import HIGHER_IS_BETTER, METRICS_OF
 from challenges.models import SAMPLE_FOLDS, Challenge, Dataset, Phase
 from challenges.scenarios import registry
@@ -47,7 +48,7 @@ def run(challenge: Challenge) -> Outcome:
     if not dataset.schema.target:
         return Outcome([Finding("error", "target-missing"), *findings])
     schema, table = dataset.schema, tables.read(dataset.table_path)
-    about = [*_data(dataset, schema), *_sample(challenge, dataset, schema, table)]
+    about = [*_data(dataset, schema), *_sample(challenge, dataset, schema, table), *_ranking(challenge)]
     if any(finding.code == "metric" for finding in _metric(challenge, schema)):
         return Outcome([*about, *_metric(challenge, schema), *findings])
     found, computed = _deals(challenge, schema, table)
@@ -62,6 +63,7 @@ def fingerprint(challenge: Challenge) -> str:
         for name in (
             *("slug", "scenario", "options", "metric", "white_box", "reference_leak", "utility_threshold", "revealed"),
             *("aux_size", "core_size", "candidate_size"),
+            *RANKING,
             *LIMITS,
         )
     }
@@ -123,6 +125,14 @@ def _data(dataset: Dataset, schema: Schema) -> list[Finding]:
     repeated = Finding("info", "duplicates", {"number": removed}) if removed else Finding("ok", "no-duplicates")
     found = [Finding("ok", "data", facts), repeated]
     return found if schema.patient_id else [*found, Finding("info", "patient-column-missing")]
+
+
+def _ranking(challenge: Challenge) -> list[Finding]:
+    """Nothing, unless the order of the defenses needs measures that the scenario does not have."""
+    measured = registry.get(challenge.scenario).metrics(challenge.game)
+    if challenge.ranking not in MEMBERSHIP_ONLY or "tpr" in measured:
+        return []
+    return [Finding("error", "ranking", {"ranking": str(challenge.get_ranking_display())})]
 
 
 def _metric(challenge: Challenge, schema: Schema) -> list[Finding]:

@@ -261,6 +261,13 @@ SENTENCES: Final[dict[str, tuple[Any, Any]]] = {
     ),
     "limits-beyond": (_("Resources"), _("A step may take at most %(hours)s hours.")),
     "constants": (_("Constants"), _("The reference leak must be greater than 0 and the revealed share less than 1.")),
+    "ranking": (
+        _("Ranking"),
+        _(
+            "Defenses cannot be ranked by “%(ranking)s” here: this scenario does not tell members from non-members. "
+            "Choose another ranking."
+        ),
+    ),
     "rules-missing": (_("Texts"), _("There are no rules. Participants accept them when they join.")),
     "overview-missing": (_("Texts"), _("There is no overview. It is the first page that participants read.")),
     "german-missing": (

@@ -12,8 +12,20 @@ from challenges.models import Challenge, Phase
 LIMITS: Final = ("seconds", "memory_mb", "cpus", "gpus", "gpu_memory_mb", "output_mb", "pids")
 CONSTANTS: Final = ("trivial_utility", "reference_utility", "reference_leak", "utility_threshold", "revealed")
 SIZES: Final = ("aux_size", "core_size", "candidate_size")
+RANKING: Final = ("ranking", "novelty_prize")
 # Not the time zone either: the dates that participants plan by would all move.
-LOCKED: Final = ("slug", "scenario", "options", "metric", "white_box", "time_zone", *LIMITS, *CONSTANTS, *SIZES)
+LOCKED: Final = (
+    "slug",
+    "scenario",
+    "options",
+    "metric",
+    "white_box",
+    *RANKING,
+    "time_zone",
+    *LIMITS,
+    *CONSTANTS,
+    *SIZES,
+)
 PHASE_LOCKED: Final = ("kind", "seeds", "folds")
 
 

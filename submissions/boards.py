@@ -2,9 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 from django.db.models import Avg, Count, Max, Q
+from django.utils.translation import gettext_lazy as _
 
 from challenges.models import Challenge, Phase
 from submissions.models import Duel, Standing, Submission
@@ -46,6 +48,22 @@ class Row:
     def ranks(self) -> str:
         """The ranks as people write them: 4, or 4–6 where they are shared."""
         return str(self.rank or "") if self.rank == self.rank_last else f"{self.rank}–{self.rank_last}"
+
+
+# How the defenses of a challenge are ranked, in one sentence for the board.
+_RANKED_BY: Final = {
+    "harmonic": _("Ranked by the harmonic mean of utility and privacy: being good at one only is worth little."),
+    "gate": _("Ranked by privacy alone, among the defenses that are useful enough."),
+    "product": _("Ranked by utility times what does not leak, U (1 − W)."),
+    "pareto": _("Ranked by Pareto fronts: first come those that no other defense beats in both utility and privacy."),
+    "tpr": _("Ranked by privacy alone, measured by the members that an attack can name with few false alarms."),
+    "epsilon": _("Ranked by the epsilon that an audit proves: the smaller it is, the better."),
+}
+
+
+def ranked_by(challenge: Challenge) -> str:
+    """One sentence that says how the defenses are ranked, in the reader's language."""
+    return str(_RANKED_BY[challenge.ranking])
 
 
 def board(*, challenge: Challenge, kind: str, organiser: bool = False, phase: Phase | None = None) -> list[Row]:

@@ -12,7 +12,7 @@ from django.utils.translation import gettext, gettext_lazy
 
 from anomed_site import markdown as markdown_module
 from challenges.models import Challenge
-from submissions import logs
+from submissions import boards, logs
 from submissions.boards import Row
 
 register = template.Library()
@@ -48,6 +48,10 @@ _TERMS = {
         gettext_lazy("0 to 100"),
         gettext_lazy("The score as a dot, and the range that it would lie in with other patients, 95 times of 100"),
     ),
+    "N": (
+        gettext_lazy("Novelty"),
+        gettext_lazy("How much less would leak at worst, on average, without this attack"),
+    ),
     "Q": (gettext_lazy("Score"), gettext_lazy("0 to 100: what it takes from useful defenses")),
 }
 
@@ -76,6 +80,12 @@ def number(value: float | str | None, decimals: int = 2) -> str:
 def level(leak: float | None) -> int:
     """The shade of a leak, 0 to 10."""
     return 0 if leak is None else sum(leak >= bound for bound in LEAK_LEVELS)
+
+
+@register.filter
+def ranked_by(challenge: Challenge) -> str:
+    """How the defenses are ranked, in one sentence."""
+    return boards.ranked_by(challenge)
 
 
 @register.filter

@@ -34,6 +34,7 @@ ATTACK_HEADS = {
     "role": "role",
     "score": "score",
     "mean_leak": "mean leak",
+    "novelty": "novelty",
     "duels": "duels",
     "pending": "pending",
 }
@@ -63,6 +64,8 @@ def show_submissions(submissions: Sequence[Json], voice: Voice) -> None:
 
 def show_boards(boards: Json, voice: Voice) -> None:
     """Both boards; a JSON line per row says which one it is from."""
+    if boards.get("ranked_by") and not voice.as_json:
+        voice.say(cell(boards["ranked_by"]))
     for title, heads in (("Defenses", DEFENSE_HEADS), ("Attacks", ATTACK_HEADS)):
         rows: Sequence[Json] = boards[title.lower()]
         _show(title, heads, [_shown(row) for row in rows], [{"board": title.lower()} | row for row in rows], voice)

@@ -237,6 +237,7 @@ class RowSerializer(serializers.Serializer[Any]):
     privacy = serializers.FloatField(allow_null=True)
     worst_leak = serializers.FloatField(allow_null=True)
     mean_leak = serializers.FloatField(allow_null=True)
+    novelty = serializers.FloatField(allow_null=True)
     score = serializers.FloatField(allow_null=True)
     intervals = serializers.DictField(
         child=serializers.ListField(child=serializers.FloatField(), min_length=2, max_length=2)
@@ -248,6 +249,8 @@ class RowSerializer(serializers.Serializer[Any]):
 
 class BoardsSerializer(serializers.Serializer[Any]):
     version = serializers.IntegerField()
+    ranking = serializers.ChoiceField(choices=Challenge.Ranking.choices)
+    ranked_by = serializers.CharField(help_text="The ranking of the defenses in one sentence.")
     defenses = RowSerializer(many=True)
     attacks = RowSerializer(many=True)
 

@@ -158,6 +158,8 @@ class BoardsView(APIView):
         challenge = visible_challenge(request, slug)
         both = {
             "version": challenge.version,
+            "ranking": challenge.ranking,
+            "ranked_by": boards.ranked_by(challenge),
             "defenses": boards.board(challenge=challenge, kind=Submission.Kind.DEFENSE),
             "attacks": boards.board(challenge=challenge, kind=Submission.Kind.ATTACK),
         }

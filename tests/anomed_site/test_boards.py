@@ -99,6 +99,30 @@ def test_a_published_interval_tells_no_more_than_the_published_number(clinic: Ch
     assert exact.intervals["utility"] == (0.8026, 0.8272)
 
 
+@pytest.mark.parametrize(
+    ("ranking", "said"),
+    [("harmonic", "the harmonic mean"), ("pareto", "Pareto fronts"), ("epsilon", "an audit proves"), ("gate", "alone")],
+)
+def test_the_board_says_which_ranking_is_used(client: Client, clinic: Challenge, ranking: str, said: str) -> None:
+    Challenge.objects.update(ranking=ranking)
+    page = client.get(reverse("challenge_boards", args=[clinic.slug])).content.decode()
+    assert said in page.split("ranked-by")[1].split("</p>")[0]
+    assert ("data-chart-curves" in page) == (ranking == "harmonic")
+    assert said in client.get("/api/v1/challenges/clinic/boards").json()["ranked_by"]
+
+
+def test_novelty_has_a_column_where_there_is_a_prize_for_it(client: Client, clinic: Challenge, field: Field) -> None:
+    field(1)
+    Standing.objects.filter(submission__kind="attack").update(
+        facts={"novelty": 0.0349}, intervals={"novelty": [0.01, 0.06]}
+    )
+    url = reverse("challenge_boards", args=[clinic.slug])
+    assert "0.03<" not in client.get(url).content.decode()
+    Challenge.objects.update(novelty_prize=True)
+    page = client.get(url).content.decode()
+    assert "95 % interval: 0.00 to 0.06" in page
+
+
 def test_organisers_see_exact_figures(browsers: dict[str, Client], clinic: Challenge, field: Field) -> None:
     field(1)
     url = reverse("challenge_boards", args=[clinic.slug])

@@ -176,7 +176,14 @@ def test_a_change_while_the_check_runs_voids_it(draft: Challenge, olga: User) ->
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("revealed", 0.3), ("metric", "log_loss"), ("candidate_size", 200), ("memory_mb", 999), ("slug", "other")],
+    [
+        ("revealed", 0.3),
+        ("metric", "log_loss"),
+        ("candidate_size", 200),
+        ("memory_mb", 999),
+        ("slug", "other"),
+        ("ranking", "gate"),
+    ],
 )
 def test_a_change_after_the_check_asks_for_another(name: str, value: Any, draft: Challenge, olga: User) -> None:
     checked(draft)

@@ -59,6 +59,7 @@ def settings_form(**changes: Any) -> dict[str, Any]:
         "rules": "Be fair.",
         "scenario": "model-membership",
         "metric": "auroc",
+        "ranking": "harmonic",
         "time_zone": "Europe/Berlin",
         "seconds": 600,
         "memory_mb": 4096,

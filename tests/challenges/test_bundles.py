@@ -29,6 +29,8 @@ summary_de = "Wer war in den Trainingsdaten?"
 scenario = "model-membership"
 time_zone = "America/New_York"
 utility_metric = "balanced_accuracy"
+ranking = "pareto"
+novelty_prize = true
 
 [limits]
 seconds = 60
@@ -123,6 +125,7 @@ def test_a_folder_becomes_a_draft(folder: Path, olga: User) -> None:
     assert (challenge.metric, challenge.seconds, challenge.cpus) == ("balanced_accuracy", 60, 1)
     assert (challenge.daily_quota, challenge.total_quota, challenge.failure_quota) == (5, 40, 7)
     assert (challenge.reference_leak, challenge.utility_threshold, challenge.revealed) == (0.25, 0.5, 0.1)
+    assert (challenge.ranking, challenge.novelty_prize) == ("pareto", True)
     assert challenge.sizes.candidates == 280
     schema = challenge.dataset.schema
     assert (schema.target, schema.column("age").role, schema.column("glucose").role) == (

@@ -359,12 +359,30 @@ def test_numbers_are_written_in_the_readers_language() -> None:
     assert findings.Finding.from_json(finding.to_json()) == finding
 
 
+def test_an_order_that_the_scenario_cannot_measure_is_refused(olga: User) -> None:
+    challenge = small_draft(olga)
+    for ranking in Challenge.Ranking.values:
+        challenge.ranking = ranking
+        assert checks._ranking(challenge) == []
+    challenge.scenario = "table-reconstruction"
+    refused = {ranking for ranking in Challenge.Ranking.values if _refuses(challenge, ranking)}
+    assert refused == {"tpr", "epsilon"}
+    assert "audited epsilon" in checks._ranking(challenge)[0].text
+
+
+def _refuses(challenge: Challenge, ranking: str) -> bool:
+    challenge.ranking = ranking
+    return codes(checks._ranking(challenge), "error") == {"ranking"}
+
+
 def test_a_fingerprint_follows_what_scores_depend_on(draft: Challenge, olga: User) -> None:
     before = checks.fingerprint(draft)
     draft.overview, draft.daily_quota = "# Other", 17
     assert checks.fingerprint(draft) == before
     changes: list[Callable[[], Any]] = [
         lambda: setattr(draft, "revealed", 0.3),
+        lambda: setattr(draft, "ranking", "gate"),
+        lambda: setattr(draft, "novelty_prize", True),
         lambda: draft.phases.update(folds=3),
         lambda: draft.phases.update(secret=b"another"),
         lambda: actions.set_roles(challenge=draft, roles={"age": "secret"}, by=olga),

@@ -55,7 +55,7 @@
           ].filter(Boolean).join("\n"),
       },
       series: [
-        ...SCORES.map((score) => ({
+        ...(data.chartCurves ? SCORES : []).map((score) => ({
           type: "line", data: curve(score), showSymbol: false, silent: true, z: 1, animation: false,
           lineStyle: { color: line, width: 1.2 }, tooltip: { show: false },
           endLabel: { show: true, formatter: () => String(score), color: soft, fontSize: 10, offset: [-6, -2] },
