@@ -99,7 +99,8 @@ def _work_out(phase: Phase) -> list[tuple[Standing, dict[str, Any]]]:
     found = []
     for entry, row in rows.items():
         intervals = {name: list(ranking.interval(*number)) for name, number in numbers.get(entry, {}).items()}
-        columns: dict[str, Any] = {"intervals": intervals, "band": bands.get(entry), "facts": facts[entry]}
+        others = {name: fact for name, fact in row.facts.items() if name != "novelty"}
+        columns: dict[str, Any] = {"intervals": intervals, "band": bands.get(entry), "facts": others | facts[entry]}
         if "worst_leak" in intervals:  # the error of the choice is part of it, which that of the chosen ones is not
             columns["worst_leak_error"] = float(numbers[entry]["worst_leak"][1].std())
         found.append((row, columns))
