@@ -116,7 +116,7 @@ class TableReconstruction(Scenario):
     def told(self, board: Board, result: Path) -> Told:
         """How many of a person's secrets the attack guessed."""
         guessed = np.sum([made.hit for made in _attempts(board, result).values()], axis=0, dtype=np.float64)
-        return Told(board.deal.scored_member, board.deal.scored_fold, guessed[None, :])
+        return Told(board.deal.scored_member, board.deal.scored_fold, np.atleast_2d(guessed))
 
     def reference_release(self, board: Board, folder: Path) -> None:
         """The deal's training part with its quasi-identifiers told roughly."""
