@@ -13,12 +13,13 @@ import pandas as pd
 import pyarrow as pa
 from django.utils.translation import gettext_lazy as _
 
-from challenges import anonymised, features, generalised, tables, zoo
+from challenges import anchors, anonymised, features, generalised, tables, zoo
 from challenges.anchors import Anchors
 from challenges.findings import Finding
 from challenges.generalised import Cells
 from challenges.metrics import risk, similarity
 from challenges.metrics.exposure import Told
+from challenges.metrics.utility import HIGHER_IS_BETTER
 from challenges.scenarios import trials
 from challenges.scenarios.anonymised_outputs import read_anonymised, read_guesses
 from challenges.scenarios.base import Board, Game, Leaks, OutputProblem, Scenario, Utility, require, write_task
@@ -137,14 +138,19 @@ class TableReconstruction(Scenario):
         return trials.rehearsal(trial)
 
     def anchors(self, table: pd.DataFrame, schema: Schema, deal: Deal, game: Game) -> Anchors:
-        """u0: a table of empty cells, u1: the training part as it is, both as `utility` sees them."""
-        train, test = len(deal.train), len(deal.test)
+        """u1: what the training part teaches as it is. u0: what a table of empty cells teaches, or an answer that looks
+        at nobody, whichever is better.
+        """
+        train, test, metric = table.iloc[deal.train], table.iloc[deal.test], game.metric
         try:
-            empty = _taught(anonymised.suppressed(train, schema), table, deal, game, b"")
-            whole = _taught(anonymised.of(table.iloc[deal.train], schema), table, deal, game, b"")
+            whole = _taught(anonymised.of(train, schema), table, deal, game, b"")
+            empty = _taught(anonymised.suppressed(len(train), schema), table, deal, game, b"").value
+            constant = anchors.constant(train[schema.target].to_numpy(), test[schema.target].to_numpy(), schema, metric)
         except ValueError as error:
             raise TableError(f"The anchors cannot be computed: {error}") from error
-        return Anchors(empty.value, whole.value, {"metric": game.metric, "train": train, "test": test, **whole.facts})
+        u0 = (max if HIGHER_IS_BETTER[metric] else min)(empty, constant)
+        detail = {"metric": metric, "train": len(train), "test": len(test), "empty": empty, **whole.facts}
+        return Anchors(u0, whole.value, detail)
 
     # What containers get
 
