@@ -22,11 +22,11 @@ def release(task: Task) -> None:
     table = task.table("table")
     known = task.with_role("quasi-identifier")
     points = np.column_stack([coordinates(table, column) for column in known])
-    told = table.astype({column["name"]: object for column in known})
+    told = {column["name"]: np.full(len(table), None, dtype=object) for column in known}
     for group in groups(points, known):
         for column in known:
-            told.iloc[group, told.columns.get_loc(column["name"])] = cell(table[column["name"]].iloc[group], column)
-    save_release(task, told, "generalization")
+            told[column["name"]][group] = cell(table[column["name"]].iloc[group], column)
+    save_release(task, table.assign(**told), "generalization")
 
 
 def coordinates(table: pd.DataFrame, column: Column) -> np.ndarray:
