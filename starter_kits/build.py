@@ -54,7 +54,10 @@ class Builder:
         self.pip_options = pip_options.split()
 
     def named(self, name: str) -> str:
-        """Builds `base`, `base-torch` or a kit, and before a kit the base that its Dockerfile names."""
+        """Builds `base`, `base-torch` or a kit, and before a kit what its Dockerfile stands on: a base or another kit.
+
+        A kit with a requirements.txt gets the wheels named there.
+        """
         if name == "base":
             return self.build("anomed/base", BASE, "Dockerfile", self.python(), wheels=["requirements.txt"])
         if name == "base-torch":
@@ -62,7 +65,9 @@ class Builder:
             return self.build("anomed/base-torch", BASE, "Dockerfile.torch", self.named("base"), wheels=wheels)
         dockerfile = (HERE / name / "Dockerfile").read_text(encoding="utf-8")
         base = re.search(r"^ARG BASE_IMAGE=anomed/(\S+)", dockerfile, re.MULTILINE)
-        return self.build(f"anomed/{name}", HERE / name, "Dockerfile", self.named(base[1] if base else "base"))
+        wheels = [path.name for path in (HERE / name).glob("requirements.txt")]
+        below = self.named(base[1] if base else "base")
+        return self.build(f"anomed/{name}", HERE / name, "Dockerfile", below, wheels=wheels)
 
     def python(self) -> str:
         """The image with a bare Python 3.11 on which all others stand."""

@@ -136,7 +136,9 @@ class Task:
         columns = {}
         for column in self.columns:
             cells = table[column["name"]]
-            if column["type"] != "category":
+            if column["type"] == "category":
+                cells = cells.astype("string")
+            else:
                 cells = cells.astype(float).clip(column["minimum"], column["maximum"]).round(column.get("decimals", 0))
                 cells = cells.astype("Int64") if column["type"] == "integer" else cells
             columns[column["name"]] = cells.reset_index(drop=True)

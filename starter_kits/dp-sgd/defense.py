@@ -4,13 +4,16 @@ The guarantee holds for all that `fit` does with the data, so nothing else may b
 by the ranges that task.json declares, not by the means of the patients at hand.
 """
 
+import os
+
 import numpy as np
 import pandas as pd
 from anomed_task import INPUT, OUTPUT, Task, run
 
 MODEL = "model/weights.npy"
 # No statistical test tells with more than a small edge whether a person took part: the smaller, the smaller the edge.
-EPSILON = 2.0
+# (The kits dp-sgd-8 and dp-sgd-1 are this one with another number in the environment.)
+EPSILON = float(os.environ.get("EPSILON", "2"))
 # The chance that the promise above fails: well below one in the number of patients.
 DELTA = 1e-5
 
