@@ -123,7 +123,7 @@ def fitted(together: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.nd
     """A pair's counts, scaled until their sums are those of the two columns, which were told with less noise."""
     together = together + 1e-3
     for _ in range(50):
-        together *= (rows / together.sum(axis=1))[:, None]
+        together *= (rows / np.maximum(together.sum(axis=1), 1e-12))[:, None]
         together *= columns / np.maximum(together.sum(axis=0), 1e-12)
     return together
 

@@ -137,13 +137,15 @@ def test_bootstrap_copy_releases_nothing_but_patients(released: Callable[[str], 
 @pytest.mark.parametrize("kit", ["gaussian-copula", "sequential-cart", "smoothed-cart", "dp-mst"])
 def test_defense_keeps_how_columns_hang_together(released: Callable[[str], Board], nhanes: Board, kit: str) -> None:
     table, train = table_of(released(kit)), tables.read(nhanes.table).iloc[nhanes.deal.train]
-    assert table["bmi"].corr(table["waist_cm"]) > 0.6 < train["bmi"].corr(train["waist_cm"])
+    noisy = kit == "dp-mst"
+    kept = table["bmi"].corr(table["waist_cm"]) / train["bmi"].corr(train["waist_cm"])
+    assert kept > (0.5 if noisy else 0.85)
     # Who skipped the questions about food skipped them all.
     skipped = table[["energy_kcal", "fat_g"]].isna()
-    if kit != "dp-mst":  # a tree of noisy counts has no room for all of it
+    if not noisy:  # a tree of noisy counts has no room for it
         assert (skipped["energy_kcal"] == skipped["fat_g"]).mean() > 0.97
     for column in ("age", "bmi", "energy_kcal"):
-        assert table[column].median() == pytest.approx(train[column].median(), rel=0.1)
+        assert table[column].median() == pytest.approx(train[column].median(), rel=0.15 if noisy else 0.1)
         assert table[column].isna().mean() == pytest.approx(train[column].isna().mean(), abs=0.04)
     for sex, share in train["sex"].value_counts(normalize=True).items():
         assert (table["sex"] == sex).mean() == pytest.approx(share, abs=0.06)
@@ -296,6 +298,11 @@ def test_choices_follow_the_exponential_mechanism() -> None:
 def test_the_parts_of_the_budget_are_the_whole() -> None:
     parts = (mechanism.COLUMNS, mechanism.CHOICE, mechanism.PAIRS)
     assert sum(parts) == pytest.approx(1)
+
+
+def test_a_pair_is_fitted_to_its_columns_also_where_nobody_is() -> None:
+    fitted = mechanism.fitted(np.array([[3.0, 0, 1], [0, 0, 0]]), np.array([9.0, 0]), np.array([6.0, 0, 3]))
+    assert fitted == pytest.approx(np.array([[6.0, 0, 3], [0, 0, 0]]))
 
 
 @given(st.lists(st.floats(-50, 50), min_size=2, max_size=12))
