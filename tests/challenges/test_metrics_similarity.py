@@ -113,3 +113,13 @@ def test_what_cannot_be_compared_is_left_out() -> None:
     found = similarity.compare(real, real.assign(weight=np.nan), SCHEMA)
     assert found["by_column"]["weight"] is None
     assert found["columns"] == pytest.approx(1)
+
+
+def test_of_a_wide_table_some_pairs_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, made = people(0), people(1)
+    every = similarity.compare(real, made, SCHEMA)["pairs"]
+    monkeypatch.setattr(similarity, "_MOST_PAIRS", 3)
+    some = similarity.compare(real, made, SCHEMA)["pairs"]
+    assert some != every
+    assert some == similarity.compare(real, made, SCHEMA)["pairs"]
+    assert some == pytest.approx(every, abs=0.1)
