@@ -12,6 +12,7 @@ from django.urls import reverse
 
 from anomed_site import pages
 from challenges.models import Challenge
+from challenges.scenarios import registry
 from sandbox.models import Host
 from submissions.models import Submission
 from tests.anomed_site.conftest import WHO, add_run
@@ -270,6 +271,13 @@ def test_documents_and_pages_of_scenarios_are_guides(
     assert f'href="{reverse("docs_page", args=["organisers"])}"' in page
     german = client.get(reverse("docs_page", args=["traces"]), headers={"Accept-Language": "de"})
     assert "Spuren" in german.content.decode()
+
+
+@pytest.mark.parametrize("scenario", sorted(registry.SCENARIOS))
+def test_every_game_is_explained(client: Client, scenario: str) -> None:
+    page = client.get(reverse("docs_page", args=[scenario]))
+    assert page.status_code == 200
+    assert f"<code>{scenario}</code>" in page.content.decode()
 
 
 def test_the_overview_of_a_challenge_leads_to_its_game(client: Client, clinic: Challenge) -> None:

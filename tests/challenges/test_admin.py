@@ -187,6 +187,20 @@ def test_dates_are_read_and_shown_in_the_challenges_own_time_zone(site: Client, 
     assert 'value="18:00:00"' in shown
 
 
+def test_settings_of_a_scenario_are_told_and_checked(site: Client, draft: Challenge) -> None:
+    assert "“rows”" in text(site.get(page("change", draft)))
+    form = {**settings_form(slug="small", organiser_emails="olga@hospital.test"), **phase_form(draft.phases.get())}
+    form["scenario"] = "synthetic-membership"
+    refused = site.post(page("change", draft), {**form, "options": '{"rows": 5}'})
+    assert "“rows” must be at least 100." in text(refused)
+    assert site.post(page("change", draft), {**form, "options": '{"rows": 250}'}).status_code == 302
+    draft.refresh_from_db()
+    assert draft.game.options == {"rows": 250}
+    assert site.post(page("change", draft), {**form, "options": ""}).status_code == 302
+    draft.refresh_from_db()
+    assert draft.options == {}
+
+
 def test_only_phases_that_can_be_played_are_offered(site: Client, draft: Challenge) -> None:
     assert 'value="final"' not in site.get(page("change", draft)).content.decode()
     form = settings_form(slug="small", organiser_emails="olga@hospital.test")
