@@ -44,10 +44,6 @@ _TERMS = {
     "P": (gettext_lazy("Privacy"), gettext_lazy("How little leaks, 0 to 1")),
     "S": (gettext_lazy("Score"), gettext_lazy("0 to 100: utility and privacy at once")),
     "L": (gettext_lazy("Mean leak"), gettext_lazy("What it learns from a defense on average, 0 to 1")),
-    "CI": (
-        gettext_lazy("0 to 100"),
-        gettext_lazy("The score as a dot, and the range that it would lie in with other patients, 95 times of 100"),
-    ),
     "N": (
         gettext_lazy("Novelty"),
         gettext_lazy("How much less would leak at worst, on average, without this attack"),
@@ -137,6 +133,16 @@ def printable(value: str) -> str:
 
 
 @register.simple_tag
+def scale_head(end: int) -> SafeString:
+    """The head of the column of dots with bars."""
+    return format_html(
+        '<button type="button" class="term" data-bs-toggle="tooltip" data-bs-title="{}">{}</button>',
+        gettext("The score as a dot, and the range that it would lie in with other patients, 95 times of 100"),
+        gettext("0 to %(end)s") % {"end": end},
+    )
+
+
+@register.simple_tag
 def term(letter: str) -> SafeString:
     """A column's name with what it means on hover and focus; the page's legend says it at length."""
     name, meaning = _TERMS[letter]
@@ -168,9 +174,20 @@ def shades() -> list[str]:
 _WIDE, _HIGH, _MARGIN = 112, 16, 6
 
 
+# Where the scale of scores may end: attacks take a few of a hundred points.
+_SCALES = (10, 20, 50, 100)
+
+
+@register.filter
+def scale_end(rows: list[Row]) -> int:
+    """Where the scale of a board's pictures ends: the first of a few round numbers that holds all scores."""
+    highest = max([row.intervals.get("score", (0.0, row.score))[1] for row in rows if row.score is not None], default=0)
+    return next(end for end in _SCALES if highest <= end or end == _SCALES[-1])
+
+
 @register.simple_tag
-def dot_and_bar(row: Row) -> SafeString:
-    """The score from 0 to 100 as a dot, with its 95 % interval as a bar; in words for those who do not see it."""
+def dot_and_bar(row: Row, end: int = 100) -> SafeString:
+    """The score from 0 to `end` as a dot, with its 95 % interval as a bar; in words for those who do not see it."""
     if row.score is None:
         return SafeString("")
     low, high = row.intervals.get("score", (row.score, row.score))
@@ -190,14 +207,14 @@ def dot_and_bar(row: Row) -> SafeString:
         left=_MARGIN,
         right=_WIDE - _MARGIN,
         middle=middle,
-        x1=_along(low),
-        x2=_along(high),
-        x=_along(row.score),
+        x1=_along(low, end),
+        x2=_along(high, end),
+        x=_along(row.score, end),
     )
 
 
-def _along(score: float) -> str:
-    return f"{_MARGIN + (_WIDE - 2 * _MARGIN) * min(max(score, 0), 100) / 100:.1f}"
+def _along(score: float, end: int) -> str:
+    return f"{_MARGIN + (_WIDE - 2 * _MARGIN) * min(max(score, 0), end) / end:.1f}"
 
 
 @register.simple_tag
