@@ -43,7 +43,8 @@ def refresh_all(challenge: Challenge) -> None:
 
 def refresh_phase(phase: Phase) -> None:
     """Recomputes every row of a phase from its stored duels."""
-    for defense in Submission.objects.taking_part(phase).defenses():
+    # the earlier ones first: on the Ladder what a team was told last depends on what it was told before
+    for defense in Submission.objects.taking_part(phase).defenses().order_by("created_at"):
         _defense(defense, phase)
     _attacks(phase)
     reckoning.mark(phase)
