@@ -72,11 +72,11 @@ def shown_share(share: float) -> str:
 
 
 @register.simple_tag
-def between(estimate: Estimate, per: int = 1, decimals: int = 2) -> str:
+def between(estimate: Estimate, per: int = 1, decimals: int = 2, least: float = -1.0) -> str:
     """The 95 % interval in brackets, with a space before; empty where there is none."""
     if estimate.low is None or estimate.high is None:
         return ""
-    low, high = (number(per * bound, decimals) for bound in (estimate.low, estimate.high))
+    low, high = (number(per * max(bound, least), decimals) for bound in (estimate.low, estimate.high))
     return " " + _("(%(low)s to %(high)s)") % {"low": low, "high": high}
 
 

@@ -1,7 +1,9 @@
 """How far single records stand out: not how much leaks on average, but for how many people.
 
-The exposure of a record is the share of non-members that attacks score below it, averaged over the attacks. Where
-nothing leaks, members and non-members have the same exposures; what members have beyond that is the leak.
+The exposure of a record is the share of non-members that an attack scores below it, averaged over the attacks; in
+each cross-fitting unit an attack weighs as much as it has learned in the other units, so that useless attacks do not
+blur what good ones see. Where nothing leaks, members and non-members have the same exposures; what members have beyond
+that is the leak.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ _PERMUTATIONS: Final = 200  # enough for the 97.5 % quantile of a band that is s
 
 Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+Unit = tuple[Flags, NDArray[np.int64]]  # membership, and the scores of each attack as dense ranks
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +44,7 @@ class Told:
         """All that several attacks said about the same records."""
         return cls(several[0].member, several[0].unit, np.concatenate([told.scores for told in several]))
 
-    def units(self) -> list[tuple[Flags, NDArray[np.int64]]]:
+    def units(self) -> list[Unit]:
         """Of each unit the membership, and the scores of each attack as dense ranks from 0: ties share one."""
         scores = as_numbers(self.scores, "The scores", ndim=2)
         if scores.shape[0] < 1 or not scores.shape[1] == len(self.member) == len(self.unit):
@@ -73,10 +76,10 @@ class Exposure:
 
 
 def exposures(member: Flags, scores: Floats) -> Floats:
-    """The exposure of each record of a unit: the mean over attacks of the share of (other) non-members scored below it.
+    """For each attack the exposure of each record of a unit: the share of (other) non-members that it scores below it.
 
-    `scores` [attacks, records]. Ties count half. Of a non-member the share is of the others, so that both kinds are
-    measured alike.
+    `scores` and the result are [attacks, records]. Ties count half. Of a non-member the share is of the others, so that
+    both kinds are measured alike.
     """
     return _exposures(*_unit(member, scores))
 
@@ -93,13 +96,12 @@ def measure(releases: Sequence[Told], *, seed: int = 0) -> Exposure:
     if not units:
         raise ValueError("There is no unit to be measured.")
     member = np.concatenate([flags for flags, _codes in units])
-    values = np.concatenate([_exposures(flags, codes) for flags, codes in units])
+    values = _weighted(units)
     random = np.random.default_rng(seed)
     dealt = np.empty(_PERMUTATIONS)
     for number in range(_PERMUTATIONS):
-        shuffled = [random.permutation(flags) for flags, _codes in units]
-        null = [_exposures(flags, codes) for flags, (_truth, codes) in zip(shuffled, units, strict=True)]
-        dealt[number] = _beyond(np.concatenate(shuffled), np.concatenate(null))
+        shuffled = [(random.permutation(flags), codes) for flags, codes in units]
+        dealt[number] = _beyond(np.concatenate([flags for flags, _codes in shuffled]), _weighted(shuffled))
     return Exposure(
         records=len(member),
         attacks=max(len(told.scores) for told in releases),
@@ -112,7 +114,7 @@ def measure(releases: Sequence[Told], *, seed: int = 0) -> Exposure:
     )
 
 
-def _unit(member: Flags, scores: Floats) -> tuple[Flags, NDArray[np.int64]]:
+def _unit(member: Flags, scores: Floats) -> Unit:
     if min(int(member.sum()), int((~member).sum())) < 2:
         raise ValueError("There must be at least two members and two non-members.")
     return member, np.asarray(rankdata(scores, method="dense", axis=1), dtype=np.int64) - 1
@@ -125,7 +127,20 @@ def _exposures(member: Flags, codes: NDArray[np.int64]) -> Floats:
     below = np.take_along_axis(np.cumsum(counts, axis=1) - counts / 2, codes, axis=1)
     nonmembers = int((~member).sum())
     own = np.where(member, 0.0, 0.5)  # a non-member is half below itself
-    return np.asarray(((below - own) / np.where(member, nonmembers, nonmembers - 1)).mean(axis=0))
+    return np.asarray((below - own) / np.where(member, nonmembers, nonmembers - 1))
+
+
+def _weighted(units: Sequence[Unit]) -> Floats:
+    """The exposures of all records, units one after the other: the means over attacks, weighted by the other units."""
+    exposed = [_exposures(flags, codes) for flags, codes in units]
+    # The mean exposure of members is the AUC.
+    learned = [2 * values[:, flags].mean(axis=1) - 1 for values, (flags, _codes) in zip(exposed, units, strict=True)]
+    result = []
+    for place, values in enumerate(exposed):
+        others = [leak for other, leak in enumerate(learned) if other != place and len(leak) == len(values)]
+        weights = np.clip(np.mean(others, axis=0), 0, None) if others else np.ones(len(values))
+        result.append(np.average(values, axis=0, weights=weights if weights.sum() > 0 else None))
+    return np.concatenate(result)
 
 
 def _beyond(member: Flags, values: Floats) -> float:

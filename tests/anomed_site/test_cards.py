@@ -52,7 +52,7 @@ def test_each_number_is_a_sentence(client: Client, card: str) -> None:
     assert right is not None
     assert 60 <= int(right.group(1)) <= 95
     assert re.search(r"it recognises \d+ of 100 people who are \(\d+ to \d+\)\. Guessing would recognise 10\.", page)
-    assert re.search(r"Of 100 people in the data, \d+ stand out more than chance explains \(\d+ to \d+\)\.", page)
+    assert re.search(r"Of 100 people in the data, the number who stand out beyond chance is \d+ \(\d+ to \d+\)\.", page)
     assert "The attack is “sharp” of Team Ben. 3 attacks were tried." in page
     assert "The team declares no guarantee by differential privacy." in page
     assert "What this card does not show" in page

@@ -27,16 +27,19 @@ def test_an_exposure_is_the_share_of_other_nonmembers_below(seed: int, records: 
     random = np.random.default_rng(seed)
     member = np.array([True, True, False, False, *(random.random(records - 4) < 0.5)])
     scores = random.integers(0, 4, (attacks, records)).astype(float)  # few values: many ties
-    brute = []
-    for record in range(records):
-        others = [index for index in range(records) if not member[index] and index != record]
-        wins = [
-            float(scores[attack, record] > scores[attack, other])
-            + 0.5 * (scores[attack, record] == scores[attack, other])
-            for attack in range(attacks)
-            for other in others
+    brute = [
+        [
+            np.mean(
+                [
+                    float(row[record] > row[other]) + 0.5 * (row[record] == row[other])
+                    for other in range(records)
+                    if not member[other] and other != record
+                ]
+            )
+            for record in range(records)
         ]
-        brute.append(np.mean(wins))
+        for row in scores
+    ]
     assert exposures(member, scores) == pytest.approx(np.array(brute))
 
 
@@ -86,3 +89,12 @@ def test_what_several_attacks_said_is_joined() -> None:
     whole = told(random)
     apart = [Told(whole.member, whole.unit, whole.scores[[attack]]) for attack in range(3)]
     assert measure([Told.together(apart)]) == measure([whole])
+
+
+def test_useless_attacks_do_not_hide_what_a_good_one_sees() -> None:
+    random = np.random.default_rng(9)
+    alone = told(random, records=2000, attacks=1, planted=0.8)
+    useless = random.normal(size=(5, 2000))
+    crowded = Told(alone.member, alone.unit, np.concatenate([alone.scores, useless]))
+    assert measure([crowded]).share == pytest.approx(measure([alone]).share, abs=0.15)
+    assert measure([Told(alone.member, alone.unit, useless)]).share < 0.05
