@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 MANAGE := $(BIN)/python manage.py
 ARGS ?=
 
-.PHONY: help demo run test lint check kits hostile benchmarks screenshots engine gvisor browser prepare messages clean
+.PHONY: help demo run test lint check kits hostile benchmarks validation screenshots engine gvisor browser prepare messages clean
 
 help:
 	@echo "make demo          the arena with a real challenge, teams, duels and boards (ARGS=--exit: stop after printing;"
@@ -17,6 +17,7 @@ help:
 	@echo "make hostile       hostile images and archives against the sandbox, on runc and on gVisor (ARGS=--mutations)"
 	@echo "make gvisor        the second wall: this machine's engine learns of gVisor (as root)"
 	@echo "make benchmarks    the four ratios"
+	@echo "make validation    docs/validation.md: does the scoring itself leak or flatter? (PIP_OPTIONS: an index of CPU wheels)"
 	@echo "make screenshots   pictures of every page of the running demo"
 	@echo "make messages      collect texts for translation"
 
@@ -63,6 +64,10 @@ hostile: engine gvisor kits
 
 benchmarks: engine prepare kits
 	$(BIN)/python -m benchmarks $(ARGS)
+
+validation: $(VENV)/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_OPTIONS) --editable '.[validation]'
+	$(BIN)/python -m benchmarks validation
 
 screenshots: browser $(VENV)/.ready
 	$(BIN)/python docs/screenshots.py $(ARGS)

@@ -26,13 +26,12 @@ is known.
 AGAIN: Final = """\
 ## Run it again
 
-    pip install --constraint constraints.txt --editable '.[dev,validation]'
-    python -m benchmarks validation
+    make validation
 
-The command plays all five parts with fixed seeds, each in processes of its own, writes this page and its pictures, and
-prints a verdict for each line; its status is 1 if one is missed. `python -m benchmarks --quick validation` takes
-seconds: tiny sizes, no real data, nothing written. SUPPORT2 comes with the package SurvSet (GPL-3, fetched by pip,
-never part of this project). No image or container takes part.
+It installs an optional extra and runs `python -m benchmarks validation`, which plays all five parts with fixed seeds,
+each in processes of its own, writes this page and its pictures, and prints a verdict for each line; its status is 1 if
+one is missed. `python -m benchmarks --quick validation` takes seconds: tiny sizes, no real data, nothing written.
+SUPPORT2 comes with the package SurvSet (GPL-3, fetched by pip, never part of this project). No container takes part.
 """
 
 

@@ -175,7 +175,12 @@ def step(name: str, board: Board, program: Program, folder: Path) -> Path:
 
 def _start(program: Program, inputs: Path, outputs: Path) -> None:
     """The program in a child of its own, which has imported the heavy libraries already: that saves minutes."""
-    os.environ |= {"ANOMED_INPUT": str(inputs), "ANOMED_OUTPUT": str(outputs), **program.environment}
+    os.environ |= {
+        "OMP_NUM_THREADS": "1",
+        "ANOMED_INPUT": str(inputs),
+        "ANOMED_OUTPUT": str(outputs),
+        **program.environment,
+    }
     sys.path[:0] = [str(program.script.parent), str(KITS / "base"), str(KITS / "dp-sgd")]
     warnings.simplefilter("ignore")  # of libraries, about entries that are not ours to change
     with Path(os.devnull).open("w", encoding="utf-8") as silence:
@@ -257,15 +262,15 @@ def _part(played: dict[str, Played], found: anchors.Anchors, patients: int) -> P
         answer=(
             f"On {patients:,} seriously ill patients (SUPPORT2; will the patient die within {DAYS} days?) models "
             "were trained that are known to protect well, and models that are known to remember their patients. The "
-            "worst leak "
-            + ", ".join(f"of {DEFENSES[name].title} is {percent(max(worst[name].mean, 0))}" for name in played)
-            + ". Their utility, measured as AUROC, is "
-            + ", ".join(f"{u[name].mean():.3f}" for name in played)
-            + " in the same order. On the two over-trained models the attacks take: "
+            "worst leak of each, and its utility as AUROC: "
+            + "; ".join(
+                f"{DEFENSES[name].title} {percent(max(worst[name].mean, 0))}, {u[name].mean():.3f}" for name in played
+            )
+            + ". On the two over-trained models the attacks take: "
             + ", ".join(f"{ATTACKS[name].title} {percent(mean[name])}" for name in names)
             + ". The interval of the worst leak holds zero for "
-            + (", ".join(DEFENSES[name].title for name in played if ends[name][0] <= 0) or "none of them")
-            + ": with so many people these cannot be told from a model that leaks nothing, nor from each other."
+            + ("; ".join(DEFENSES[name].title for name in played if ends[name][0] <= 0) or "none of them")
+            + ": with this number of people these cannot be told from a model that leaks nothing."
         ),
         method=(
             "SUPPORT2 (Knaus et al. 1995) from the package SurvSet; outcome, others' predictions and later "

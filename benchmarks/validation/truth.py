@@ -165,8 +165,8 @@ def part(seen: list[Seen]) -> Part:
             "number comes with a 95 % interval. The interval of the worst leak held the truth in "
             f"{percent(pooled['W'])} of all cases, and in {percent(lowest)} at the share where it did worst; the "
             f"intervals of a defense's score in {percent(pooled['S'])}, of an attack's score in "
-            f"{percent(pooled['Q'])}. The intervals of W and S are wider than they had to be, because they also "
-            "carry the doubt about which attack is the worst. The reported worst leak itself missed the truth by "
+            f"{percent(pooled['Q'])}. More than 95 % means wider than they had to be: those of W and S also carry "
+            "the doubt about which attack is the worst. The reported worst leak itself missed the truth by "
             f"{100 * min(bias.values()):+.1f} to {100 * max(bias.values()):+.1f} points on average."
         ),
         method=(
