@@ -71,6 +71,13 @@ def shown_share(share: float) -> str:
     return hundred(max(share, 0.0))
 
 
+@register.filter
+def decimal(value: float) -> str:
+    """A small number written out, in the reader's notation: 0.00001."""
+    digits = f"{value:.12f}".rstrip("0").partition(".")[2]
+    return number_format(value, len(digits))
+
+
 @register.simple_tag
 def between(estimate: Estimate, per: int = 1, decimals: int = 2, least: float = -1.0) -> str:
     """The 95 % interval in brackets, with a space before; empty where there is none."""
@@ -97,6 +104,8 @@ def leaking(card: Card) -> Verdict:
     assert card.worst_leak is not None
     if card.worst_leak.value >= (card.method.constants["reference_leak"] or 1):
         return Verdict("bad", _("large leak"))
+    if card.worst_leak.value >= SMALL_LEAK and card.worst_leak.low == 0:
+        return Verdict("middle", _("perhaps a leak"))
     if card.worst_leak.value >= SMALL_LEAK:
         return Verdict("middle", _("noticeable leak"))
     return Verdict("good", _("small leak"))

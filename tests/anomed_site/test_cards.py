@@ -74,8 +74,17 @@ def test_every_leak_of_every_scenario_has_a_sentence(scenario: Scenario) -> None
 def test_a_declaration_is_shown_as_one(client: Client, card: str, met: Submission) -> None:
     Submission.objects.filter(pk=met.pk).update(declared_epsilon=0.001, declared_delta=1e-5)
     page = words(client.get(card).content)
-    assert "with epsilon 0.001 and delta 1e-05: declared, not verified." in page
+    assert "with epsilon 0.001 and delta 0.00001: declared, not verified." in page
     assert "That cannot be right: the best attack shows that epsilon is at least" in page
+
+
+def test_a_leak_that_may_be_none_is_called_so(client: Client, card: str, met: Submission) -> None:
+    Standing.objects.filter(submission=met).update(
+        worst_leak=0.07, public_worst_leak=0.07, intervals={"worst_leak": [-0.02, 0.12]}
+    )
+    assert "perhaps a leak" in words(client.get(card).content)
+    Standing.objects.filter(submission=met).update(intervals={"worst_leak": [0.03, 0.12]})
+    assert "noticeable leak" in words(client.get(card).content)
 
 
 def test_colour_is_never_alone(client: Client, card: str) -> None:
