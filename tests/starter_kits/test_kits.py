@@ -18,8 +18,8 @@ import pandas as pd
 import pytest
 
 KITS = Path(__file__).parents[2] / "starter_kits"
-PROGRAMS = dict.fromkeys(("majority", "random-forest", "logistic-regression", "dp-sgd"), "defense.py")
-PROGRAMS |= dict.fromkeys(("random", "calibrated-loss", "lira"), "attack.py")
+PROGRAMS = dict.fromkeys(("majority", "random-forest", "logistic-regression", "over-trained", "dp-sgd"), "defense.py")
+PROGRAMS |= dict.fromkeys(("random", "calibrated-loss", "lira", "rmia"), "attack.py")
 LABELS = {"binary": ["no", "yes"], "multiclass": ["high", "low", "middle"], "regression": []}
 MEMBERS, STRANGERS, AUX = 150, 150, 300
 
@@ -67,7 +67,7 @@ class Patients:
         return self.labels or ["prediction"]
 
     def prepare(self, folder: Path, step: str, **tables: pd.DataFrame) -> Path:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         for name, table in tables.items():
             table.to_parquet(folder / f"{name}.parquet", index=False)
         files = {name: f"{name}.parquet" for name in tables}
@@ -143,6 +143,12 @@ def test_random_forest_knows_its_patients_by_heart(patients: Patients, forest: p
     assert quality(patients, forest, slice(MEMBERS, None)) < 0.9
 
 
+def test_over_trained_network_knows_its_patients_by_heart(patients: Patients, tmp_path: Path) -> None:
+    answers = train_and_ask("over-trained", patients, tmp_path)
+    check_answers(patients, answers)
+    assert quality(patients, answers, slice(0, MEMBERS)) > quality(patients, answers, slice(MEMBERS, None)) + 0.15
+
+
 def test_logistic_regression_predicts_better_than_the_commonest_answer(patients: Patients, tmp_path: Path) -> None:
     answers = train_and_ask("logistic-regression", patients, tmp_path)
     check_answers(patients, answers)
@@ -175,7 +181,7 @@ def auc(scores: np.ndarray) -> float:
     return float((members > strangers).mean() + (members == strangers).mean() / 2)
 
 
-@pytest.mark.parametrize("kit", ["calibrated-loss", "lira"])
+@pytest.mark.parametrize("kit", ["calibrated-loss", "lira", "rmia"])
 def test_attack_tells_members_of_a_forest_from_strangers(
     kit: str, patients: Patients, forest: pd.DataFrame, tmp_path: Path
 ) -> None:
@@ -200,7 +206,7 @@ def with_rare_class(ill: list[int]) -> Patients:
 
 
 @pytest.mark.parametrize("in_aux", [0, 1, 4])
-@pytest.mark.parametrize("kit", ["calibrated-loss", "lira"])
+@pytest.mark.parametrize("kit", ["calibrated-loss", "lira", "rmia"])
 def test_attack_bears_a_rare_class(kit: str, in_aux: int, tmp_path: Path) -> None:
     last = MEMBERS + STRANGERS + AUX
     patients = with_rare_class([1, 2, MEMBERS, MEMBERS + 1, *range(last - in_aux, last)])
@@ -209,7 +215,7 @@ def test_attack_bears_a_rare_class(kit: str, in_aux: int, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("ill", [[1], [MEMBERS]], ids=["one ill patient", "nobody ill"])
-@pytest.mark.parametrize("kit", ["majority", "random-forest", "logistic-regression"])
+@pytest.mark.parametrize("kit", ["majority", "random-forest", "logistic-regression", "over-trained"])
 def test_defense_bears_a_rare_class(kit: str, ill: list[int], tmp_path: Path) -> None:
     patients = with_rare_class(ill)
     check_answers(patients, train_and_ask(kit, patients, tmp_path))
@@ -256,14 +262,25 @@ def test_dp_sgd_learns_in_its_container(images: None, patients: Patients, tmp_pa
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kit", ["majority", "random-forest", "logistic-regression"])
+def test_a_larger_epsilon_allows_for_more_in_its_container(images: None, tmp_path: Path) -> None:
+    patients = Patients.invent("binary")
+    found = {}
+    for kit in ("dp-sgd-1", "dp-sgd-8"):
+        answers = train_and_ask(kit, patients, tmp_path / kit, start_container)
+        check_answers(patients, answers)
+        found[kit] = answers
+    assert not np.allclose(found["dp-sgd-1"], found["dp-sgd-8"])
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("kit", ["majority", "random-forest", "logistic-regression", "over-trained"])
 def test_defense_runs_in_its_container(images: None, kit: str, tmp_path: Path) -> None:
     patients = Patients.invent("binary")
     check_answers(patients, train_and_ask(kit, patients, tmp_path, start_container))
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kit", ["random", "calibrated-loss", "lira"])
+@pytest.mark.parametrize("kit", ["random", "calibrated-loss", "lira", "rmia"])
 def test_attack_runs_in_its_container(images: None, kit: str, tmp_path: Path) -> None:
     patients = Patients.invent("binary")
     answers = train_and_ask("random-forest", patients, tmp_path, start_container)
