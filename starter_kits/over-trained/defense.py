@@ -22,7 +22,9 @@ def fit(task: Task) -> None:
     train = task.table("train")
     targets = task.targets(train)
     kind = MLPClassifier if task.labels else MLPRegressor
-    network = kind(hidden_layer_sizes=(128,), alpha=PENALTY, max_iter=ROUNDS, tol=0, random_state=task.seed)
+    # Small batches and long steps: it gets to know each patient many times over.
+    size = {"hidden_layer_sizes": (128,), "batch_size": min(32, len(train)), "learning_rate_init": 0.003}
+    network = kind(**size, alpha=PENALTY, max_iter=ROUNDS, tol=0, n_iter_no_change=ROUNDS, random_state=task.seed)
     if task.labels and len(np.unique(targets)) == 1:  # a rare class may be absent: there is nothing to learn
         network = DummyClassifier()
     model = make_pipeline(SimpleImputer(strategy="median", keep_empty_features=True), StandardScaler(), network)
