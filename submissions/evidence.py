@@ -306,7 +306,7 @@ def _histogram(defense: Submission, phase: Phase, eye: _Eye) -> Histogram | None
     facts = exposure.facts
     return Histogram(
         share=eye.within(facts["share"], facts["error"]),
-        noise=eye.number(facts["noise"]),
+        noise=max(0.0, eye.number(facts["noise"])),  # where many scores are tied, chance reaches less than its 5 %
         threshold=eye.number(facts["threshold"]),
         attacks=facts["attacks"],
         records=_about(facts["records"]),
