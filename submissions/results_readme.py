@@ -49,7 +49,8 @@ BOARDS: Final = {
     "the other units; the mean of these. By chance it may be below 0.",
     "privacy": "P = clip(1 - clip(W, 0, 1) / W_ref, 0, 1).",
     "mean_leak": "Attacks: mean of s over the defenses that count.",
-    "score": "Defenses: S = 100 * 2UP / (U + P), 0 if not qualified. Attacks: Q = 100 * sum(U_d * s_d) / sum(U_d) over "
+    "score": "Defenses: by the challenge's `ranking` (constants.json); by default (`harmonic`) S = 100 * 2UP/(U + P), "
+    "0 if not qualified. Attacks: Q = 100 * sum(U_d * s_d) / sum(U_d) over "
     "other teams' qualified defenses, one per team; with five or more, the lowest and highest s are dropped. "
     "s = max(0, mean of all leaks against the defense).",
     "worst_leak_error": "Standard error of worst_leak.",
