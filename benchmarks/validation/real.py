@@ -182,6 +182,9 @@ def _start(program: Program, inputs: Path, outputs: Path) -> None:
         **program.environment,
     }
     sys.path[:0] = [str(program.script.parent), str(KITS / "base"), str(KITS / "dp-sgd")]
+    for name, module in list(sys.modules.items()):  # whoever forked us may have imported them for other folders
+        if str(getattr(module, "__file__", None) or "").startswith(str(KITS)):
+            del sys.modules[name]
     warnings.simplefilter("ignore")  # of libraries, about entries that are not ours to change
     with Path(os.devnull).open("w", encoding="utf-8") as silence:
         sys.stdout = silence

@@ -257,7 +257,12 @@ def test_closing_ends_it(published: Challenge, olga: User) -> None:
 @pytest.mark.parametrize("name", locks.LOCKED)
 def test_what_scores_depend_on_is_locked(name: str, published: Challenge, olga: User) -> None:
     value = getattr(published, name)
-    others = {bool: lambda: not value, str: lambda: f"{value}-other", type(None): lambda: 7}
+    others = {
+        bool: lambda: not value,
+        str: lambda: f"{value}-other",
+        dict: lambda: {**value, "other": 1},
+        type(None): lambda: 7,
+    }
     setattr(published, name, others.get(type(value), lambda: value + 1)())
     with pytest.raises(Refused, match="cannot be changed any more"):
         actions.save_challenge(challenge=published, by=olga)

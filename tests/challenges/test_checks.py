@@ -339,6 +339,7 @@ def test_every_sentence_can_be_said(draft: Challenge) -> None:
             "seconds",
             "cpus",
             "gpus",
+            "ranking",
         ],
         0.12345,
     )
