@@ -1,4 +1,4 @@
-"""A neural network, trained far too long: it predicts worse than a risk score and knows its patients by heart."""
+"""A neural network, trained far too long: it knows its patients by heart."""
 
 import warnings
 
