@@ -188,4 +188,5 @@ def _draw(axes: Any, data: dict[str, tuple[Floats, list[float]]]) -> None:
         axis.hist(naive, edges, color=RED, label="maximum of 30 attacks (naive)", alpha=0.85)
         axis.axvline(0, color="#222222", linewidth=1)
         axis.set(title=name, xlabel="reported leak (the truth is 0)", ylabel="rounds")
+        axis.set_ylim(top=1.3 * axis.get_ylim()[1])  # room for the legend
     axes[0].legend(frameon=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -236,6 +237,7 @@ def _draw(axes: Any, data: tuple[int, dict[str, dict[str, list[float]]]]) -> Non
         for name, right in scores.items():
             axis.plot(GAPS, right, strokes[name][1], color=strokes[name][0], label=name)
         axis.axhline(0.5, color="#222222", linewidth=0.8, linestyle=":")
-        axis.set(title=kind, xlabel="true gap in W", ylim=(0, 1.02))
+        axis.set_title(textwrap.fill(KINDS[kind], 30), fontsize=9)
+        axis.set(xlabel="true gap in W", ylim=(0, 1.02))
     axes[0].set_ylabel(f"better entry first ({total:,} candidates)")
     axes[0].legend(frameon=False)

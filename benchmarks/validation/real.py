@@ -349,4 +349,4 @@ def _draw(axes: Any, data: list[tuple[str, str, float, float, tuple[float, float
             [worst], [useful], xerr=reach, fmt="osD^vP"[number], color=colours[family], capsize=3, label=title
         )
     axes[0].set(xlabel="worst leak W", ylabel="utility U", xlim=(-0.08, 1.05), ylim=(-0.05, 1.1))
-    axes[0].legend(frameon=False, loc="center right")
+    axes[0].legend(frameon=False, loc="lower right")
