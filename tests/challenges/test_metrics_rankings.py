@@ -70,6 +70,7 @@ def _area(points: list[tuple[float, float]]) -> float:
     return sum(any(x >= i + 0.25 and y >= j + 0.25 for x, y in points) for i, j in cells) / 16
 
 
+@settings(deadline=None)
 @given(st.floats(0, 1), st.lists(st.floats(0, 1).map(lambda u: round(u, 2)), max_size=6))
 def test_the_ladder_never_flatters_and_tells_hundredths_only_of_a_new_best(utility: float, told: list[float]) -> None:
     shown = ladder.released(utility, told)
