@@ -97,11 +97,11 @@ def _documents() -> dict[str, Path]:
 
 
 def _with_figures(challenges: QuerySet[Challenge]) -> QuerySet[Challenge]:
-    """Challenges with their phases and how many teams, entries and duels they have seen."""
+    """Challenges with their phases and how many teams, entries and duels they have seen, as far as all may know."""
     return challenges.prefetch_related(Prefetch("phases", Phase.objects.order_by("opens_at"))).annotate(
         team_count=_count(Team.objects.filter(challenge=OuterRef("pk")), "challenge"),
         entry_count=_count(Submission.objects.active().filter(challenge=OuterRef("pk")), "challenge"),
-        duel_count=_count(Duel.objects.done().filter(attack__challenge=OuterRef("pk")), "attack__challenge"),
+        duel_count=_count(Duel.objects.known().done().filter(attack__challenge=OuterRef("pk")), "attack__challenge"),
     )
 
 

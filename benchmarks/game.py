@@ -47,7 +47,7 @@ def release(defense: Submission) -> Release:
 def pair_all() -> int:
     """Queues every duel that is due; returns how many there are."""
     for attack in Submission.objects.active().attacks():
-        pairing.pair(attack)
+        pairing.pair(attack, attack.challenge.phases.get())
     return Duel.objects.count()
 
 

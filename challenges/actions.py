@@ -14,7 +14,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django_q.tasks import async_task
 
-from challenges import checks, locks
+from challenges import checks, finals, locks
 from challenges.files import remove_later
 from challenges.findings import Finding
 from challenges.models import Challenge, CheckReport, Dataset, Phase
@@ -171,6 +171,35 @@ def close_obstacle(challenge: Challenge) -> str:
     return "" if challenge.status == Challenge.Status.PUBLISHED else _("Only a published challenge can be closed.")
 
 
+def freeze_obstacle(challenge: Challenge) -> str:
+    """Why the picks for the final cannot be frozen now; "" if they can."""
+    development, final = challenge.development, challenge.final
+    if final is None:
+        return _("The challenge has no final phase.")
+    if final.is_frozen:
+        return _("The picks are frozen already.")
+    if challenge.status != Challenge.Status.PUBLISHED:
+        return _("Only a published challenge can go on to its final.")
+    if development is not None and development.opens_at and development.opens_at > timezone.now():
+        return _("The development phase has not begun yet.")
+    return ""
+
+
+def reveal_obstacle(challenge: Challenge) -> str:
+    """Why the results of the final cannot be revealed now; "" if they can."""
+    final = challenge.final
+    if final is None:
+        return _("The challenge has no final phase.")
+    if not final.is_frozen:
+        return _("Freeze the picks first.")
+    if not final.is_sealed:
+        return _("The results are revealed already.")
+    if final.opens_at and final.opens_at > timezone.now():
+        return _("The final has not begun yet.")
+    open_runs = finals.conductor().progress(final).open
+    return _("Not all runs of the final are over: %(number)s are to come.") % {"number": open_runs} if open_runs else ""
+
+
 @transaction.atomic
 def start_check(*, challenge: Challenge, by: Any) -> CheckReport:
     """Has the check run in the background; the report says when it is done."""
@@ -200,17 +229,71 @@ def run_check(*, report: CheckReport) -> CheckReport:
 
 @transaction.atomic
 def publish(*, challenge: Challenge, by: Any) -> Challenge:
-    """Opens a checked draft to the public. Phases without a beginning begin now."""
+    """Opens a checked draft to the public. A development phase without a beginning begins now."""
     stored = _locked(challenge)
     if problem := publish_obstacle(stored):
         raise Refused(problem)
     stored.status, stored.published_at = Challenge.Status.PUBLISHED, timezone.now()
     _save(stored, by, _("published"))
-    for phase in stored.phases.filter(opens_at=None):
+    for phase in stored.phases.filter(opens_at=None, kind=Phase.Kind.DEVELOPMENT):
         phase.opens_at = stored.published_at
         _save(phase, by)
     stored.mark_changed()
     log.info("challenge published", challenge=stored.slug, by=getattr(by, "pk", None))
+    return _refreshed(challenge)
+
+
+@transaction.atomic
+def freeze(*, challenge: Challenge, by: Any) -> Challenge:
+    """Settles which entries are in the final, and ends the development phase if it still goes on.
+
+    A final without a beginning begins now. `by` is None where the calendar does it.
+    """
+    stored = _locked(challenge)
+    if problem := freeze_obstacle(stored):
+        raise Refused(problem)
+    now, development, final = timezone.now(), stored.development, stored.final
+    assert final is not None  # else there was an obstacle
+    if development is not None and (development.closes_at is None or development.closes_at > now):
+        development.closes_at = now
+        _save(development, by, _("ended with the freezing of the picks"))
+    final.frozen_at = now
+    final.opens_at = final.opens_at or now
+    _save(final, by, _("picks frozen"))
+    finals.conductor().freeze(final)
+    stored.mark_changed()
+    log.info("picks frozen", challenge=stored.slug, by=getattr(by, "pk", None))
+    return _refreshed(challenge)
+
+
+@transaction.atomic
+def repeat_faults(*, challenge: Challenge, by: Any) -> int:
+    """Runs again what the platform spoilt in a final that is not revealed yet; returns how many runs."""
+    stored = _locked(challenge)
+    final = stored.sealed_final
+    if final is None or not final.is_frozen:
+        raise Refused(_("There is no final under way."))
+    number = finals.conductor().repeat_faults(final)
+    if not number:
+        raise Refused(_("No run of the final was spoilt by the platform."))
+    _save(final, by, _("runs repeated: %(number)s") % {"number": number})
+    log.info("final runs repeated", challenge=stored.slug, by=getattr(by, "pk", None), number=number)
+    return number
+
+
+@transaction.atomic
+def reveal(*, challenge: Challenge, by: Any) -> Challenge:
+    """Shows the results of the final to everybody."""
+    stored = _locked(challenge)
+    if problem := reveal_obstacle(stored):
+        raise Refused(problem)
+    final = stored.final
+    assert final is not None  # else there was an obstacle
+    final.revealed_at = timezone.now()
+    _save(final, by, _("results revealed"))
+    finals.conductor().reveal(final)
+    stored.mark_changed()
+    log.info("final revealed", challenge=stored.slug, by=getattr(by, "pk", None))
     return _refreshed(challenge)
 
 

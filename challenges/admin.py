@@ -13,8 +13,8 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from simple_history.admin import SimpleHistoryAdmin
 
-from challenges import actions, calendar, locks
-from challenges.admin_pages import OrganiserPages
+from challenges import actions, locks
+from challenges.admin_final import FinalPages
 from challenges.forms import ChallengeForm, PhaseForm
 from challenges.models import Challenge, Phase
 
@@ -23,7 +23,7 @@ class PhaseInline(admin.TabularInline[Phase, Challenge]):
     model = Phase
     form = PhaseForm
     extra = 0
-    max_num = len(calendar.PLAYED)
+    max_num = len(Phase.Kind)
     verbose_name_plural = _("phases (dates in the challenge's own time zone)")
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
@@ -43,7 +43,7 @@ class PhaseInline(admin.TabularInline[Phase, Challenge]):
 
 
 @admin.register(Challenge)
-class ChallengeAdmin(OrganiserPages, SimpleHistoryAdmin):  # type: ignore[misc]  # simple-history has no types
+class ChallengeAdmin(FinalPages, SimpleHistoryAdmin):  # type: ignore[misc]  # simple-history has no types
     form = ChallengeForm
     inlines = (PhaseInline,)
     actions = None  # nothing is done to several challenges at once

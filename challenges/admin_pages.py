@@ -57,19 +57,19 @@ class OrganiserPages(Base):
         rows = _("%(rows)s records, %(sample)s in the sample")
         said = rows % {"rows": dataset.rows, "sample": dataset.sample_rows} if dataset else _("no table yet")
         return [
-            {"name": _("Settings and texts"), "link": _address("change", challenge), "state": ""},
-            {"name": _("Data"), "link": _address("data", challenge), "state": said},
+            {"name": _("Settings and texts"), "link": address("change", challenge), "state": ""},
+            {"name": _("Data"), "link": address("data", challenge), "state": said},
             {
                 "name": _("Check"),
-                "link": _address("check", challenge),
+                "link": address("check", challenge),
                 "state": str(report.get_state_display()) if report else _("not run yet"),
             },
             {
                 "name": _("Publish"),
-                "link": "" if cannot_publish else _address("publish", challenge),
+                "link": "" if cannot_publish else address("publish", challenge),
                 "state": cannot_publish,
             },
-            {"name": _("Close"), "link": "" if cannot_close else _address("close", challenge), "state": cannot_close},
+            {"name": _("Close"), "link": "" if cannot_close else address("close", challenge), "state": cannot_close},
         ]
 
     # Data -------------------------------------------------------------------------------------------------------------
@@ -86,7 +86,7 @@ class OrganiserPages(Base):
         if dataset is not None:
             forms["columns"] = ColumnsForm(dataset.schema, *_posted(request, wanted == "columns"))
         if request.method == "POST" and self._do_with_data(request, challenge, dataset, wanted, forms):
-            return HttpResponseRedirect(_address("data", challenge))
+            return HttpResponseRedirect(address("data", challenge))
         context = {"forms": forms, "dataset": dataset, **_about(dataset, forms)}
         return self._page(request, challenge, "data", _("Data"), context)
 
@@ -124,7 +124,7 @@ class OrganiserPages(Base):
                 actions.start_check(challenge=challenge, by=request.user)
             except Refused as refused:
                 messages.warning(request, str(refused))
-            return HttpResponseRedirect(_address("check", challenge))
+            return HttpResponseRedirect(address("check", challenge))
         report = challenge.reports.first()
         obstacle = actions.check_obstacle(challenge)
         running = report is not None and report.is_running
@@ -162,6 +162,7 @@ class OrganiserPages(Base):
             "consequence": _(
                 "No entry will be taken any more; the boards stay. A closed challenge cannot be opened again."
             ),
+            "warning": _about_final(challenge),
             "button": _("Close"),
         }
         done = _("The challenge is closed.")
@@ -179,14 +180,15 @@ class OrganiserPages(Base):
     ) -> HttpResponse:
         if not request.user.has_perm(f"challenges.{name}_challenge", challenge):
             raise PermissionDenied
+        back = address("final" if challenge.final and name in ("freeze", "reveal") else "change", challenge)
         if request.method == "POST":
             try:
                 action(challenge=challenge, by=request.user)
                 messages.success(request, done)
             except Refused as refused:
                 messages.error(request, str(refused))
-            return HttpResponseRedirect(_address("change", challenge))
-        return self._page(request, challenge, "confirm", title, texts)
+            return HttpResponseRedirect(back)
+        return self._page(request, challenge, "confirm", title, {"back": back, **texts})
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -214,8 +216,19 @@ class OrganiserPages(Base):
             return render(request, f"admin/challenges/challenge/{template}.html", whole)
 
 
-def _address(name: str, challenge: Challenge) -> str:
+def address(name: str, challenge: Challenge) -> str:
+    """Where a page about the challenge is."""
     return reverse(f"admin:challenges_challenge_{name}", args=[challenge.pk])
+
+
+def _about_final(challenge: Challenge) -> str:
+    """What closing means for a final that is not over; empty if there is none."""
+    final = challenge.sealed_final
+    if final is None:
+        return ""
+    if final.is_frozen:
+        return _("Late entries end here. The runs of the final go on, and you can still reveal its results.")
+    return _("Its final will not take place: the picks are not frozen yet.")
 
 
 def _posted(request: HttpRequest, meant: bool) -> tuple[Any, ...]:

@@ -97,7 +97,7 @@ def _store_phases(challenge: Challenge, phases: list[dict[str, Any]], by: Any) -
     kept = {phase.kind: phase for phase in challenge.phases.all()}
     for facts in phases:  # one that is there keeps its secret, so that the deals stay the same
         stored = kept.get(facts["kind"]) or Phase(challenge=challenge)
-        phase = _filled(stored, [name for _kind, name in PHASE.values()], facts)
+        phase = _filled(stored, [name for _kind, name in PHASE.values()], {**Phase.usual(facts["kind"]), **facts})
         phase.full_clean(exclude=["challenge"])
         actions.save_phase(phase=phase, by=by)
 

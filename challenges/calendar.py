@@ -2,13 +2,9 @@
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Final
 
 from challenges.findings import Finding
 from challenges.models import Phase
-
-# A final phase (chosen entries, one run, results at its end) cannot be played yet: none may be published.
-PLAYED: Final = (Phase.Kind.DEVELOPMENT,)
 
 
 def look(phases: Iterable[Phase], now: datetime) -> list[Finding]:
@@ -17,14 +13,21 @@ def look(phases: Iterable[Phase], now: datetime) -> list[Finding]:
     development, final = by_kind.get(Phase.Kind.DEVELOPMENT), by_kind.get(Phase.Kind.FINAL)
     found = [] if development else [Finding("error", "phases-none")]
     for phase in by_kind.values():
-        if phase.kind not in PLAYED:
-            found.append(Finding("error", "phase-unplayed", {"phase": phase.kind}))
         if phase.closes_at and phase.closes_at <= now:
             found.append(Finding("error", "phase-over", {"phase": phase.kind}))
         if phase.closes_at and phase.closes_at <= (phase.opens_at or now):
             found.append(Finding("error", "phase-backwards", {"phase": phase.kind}))
         if phase.seeds * phase.folds < 2:
             found.append(Finding("error", "phase-units", {"phase": phase.kind}))
-    if development and final and (not development.closes_at or (final.opens_at or now) < development.closes_at):
-        found.append(Finding("error", "phases-overlap"))
-    return found
+    return found + _order(development, final) if development and final else found
+
+
+def _order(development: Phase, final: Phase) -> list[Finding]:
+    """The final comes after the development phase. Without a beginning it begins when that is over."""
+    if development.closes_at is None:
+        return [Finding("error", "phases-overlap")] if final.opens_at else []
+    if final.opens_at and final.opens_at < development.closes_at:
+        return [Finding("error", "phases-overlap")]
+    if final.closes_at and not final.opens_at and final.closes_at <= development.closes_at:
+        return [Finding("error", "phases-overlap")]
+    return []

@@ -79,8 +79,15 @@ def fingerprint(challenge: Challenge) -> str:
 
 
 def look_at_calendar(challenge: Challenge) -> list[Finding]:
-    """Whether the phases make sense today."""
-    return calendar.look(challenge.phases.all(), timezone.now()) or [Finding("ok", "phases")]
+    """Whether the phases make sense today, and how the final begins if there is one."""
+    if found := calendar.look(challenge.phases.all(), timezone.now()):
+        return found
+    final, development = challenge.final, challenge.development
+    if final is None:
+        return [Finding("ok", "phases")]
+    by_hand = development is None or development.closes_at is None
+    how = Finding("info", "final-by-hand") if by_hand else Finding("ok", "final-by-date", {"seeds": final.seeds})
+    return [Finding("ok", "phases"), how]
 
 
 def _limits(challenge: Challenge) -> list[Finding]:

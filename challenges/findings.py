@@ -220,9 +220,20 @@ SENTENCES: Final[dict[str, tuple[Any, Any]]] = {
     ),
     "phases": (_("Phases"), _("The calendar is in order.")),
     "phases-none": (_("Phases"), _("There is no development phase. Add one to the challenge.")),
-    "phase-unplayed": (
+    "phase-unplayed": (  # found no more, but reports of older versions name it
         _("Phases"),
         _("A phase of the kind “%(phase)s” cannot be played yet. Remove it; a development phase is enough."),
+    ),
+    "final-by-hand": (
+        _("Final"),
+        _(
+            "The development phase has no end: the final begins when you freeze the teams' picks yourself, "
+            "on the page “Final”."
+        ),
+    ),
+    "final-by-date": (
+        _("Final"),
+        _("Teams' picks are frozen at the end of the development phase; then each defense runs %(seeds)s times."),
     ),
     "phase-over": (_("Phases"), _("Phase “%(phase)s” would be over already. Choose a later date.")),
     "phase-backwards": (_("Phases"), _("Phase “%(phase)s” would close before it opens.")),

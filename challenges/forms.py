@@ -1,13 +1,13 @@
 """What organisers fill in, in the admin."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django import forms
 from django.contrib.auth import get_user_model
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from challenges import calendar, locks, walls
+from challenges import locks, walls
 from challenges.models import Challenge, Phase
 from challenges.scenarios import registry
 from challenges.schema import Role, Schema
@@ -107,13 +107,30 @@ class PhaseForm(forms.ModelForm[Phase]):
     class Meta:
         model = Phase
         fields = ("kind", "opens_at", "closes_at", "seeds", "folds")
+        help_texts: ClassVar[dict[str, Any]] = {
+            "opens_at": gettext_lazy("Empty: when the challenge is published; a final: when development is over."),
+            "closes_at": gettext_lazy("Of the development phase: the moment that freezes the picks for the final."),
+            "seeds": gettext_lazy("Times that each defense is trained. Empty: 1, in a final 3."),
+            "folds": gettext_lazy("Parts of the candidates, to cross-fit. Empty: 2, in a final 1."),
+        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if "kind" in self.fields:  # once published it is shown, not chosen
-            offered = {*calendar.PLAYED, self.instance.kind}  # a stored one is shown as what it is
-            kinds = [(value, label) for value, label in Phase.Kind.choices if value in offered]
-            self.fields["kind"].choices = kinds  # type: ignore[attr-defined]
+        for name in ("seeds", "folds"):
+            if name in self.fields:  # once published they are shown, not chosen
+                self.fields[name].required = False
+                if not self.instance.pk:
+                    self.initial[name] = None  # what is usual depends on the kind
+
+    def clean_seeds(self) -> int:
+        return self._usual("seeds")
+
+    def clean_folds(self) -> int:
+        return self._usual("folds")
+
+    def _usual(self, name: str) -> int:
+        given: int | None = self.cleaned_data[name]
+        return Phase.usual(self.cleaned_data.get("kind", self.instance.kind))[name] if given is None else given
 
     def _post_clean(self) -> None:
         super()._post_clean()  # type: ignore[misc]  # sets the instance, which the rule looks at

@@ -288,6 +288,23 @@ class Challenge(models.Model):
     def is_organiser(self, user: Any) -> bool:
         return bool(user.is_authenticated and (user.is_superuser or self.organisers.filter(pk=user.pk).exists()))
 
+    @property
+    def development(self) -> "Phase | None":
+        return self._phase(Phase.Kind.DEVELOPMENT)
+
+    @property
+    def final(self) -> "Phase | None":
+        return self._phase(Phase.Kind.FINAL)
+
+    @property
+    def sealed_final(self) -> "Phase | None":
+        """The final whose results nobody but the organisers may know of yet."""
+        final = self.final
+        return final if final and final.is_sealed else None
+
+    def _phase(self, kind: str) -> "Phase | None":
+        return next((phase for phase in self.phases.all() if phase.kind == kind), None)
+
     def mark_changed(self) -> None:
         """Tells every browser that watches this challenge to look again, once the transaction is committed."""
         type(self).objects.filter(pk=self.pk).update(version=F("version") + 1)
@@ -324,7 +341,7 @@ class Phase(models.Model):
     class Meta:
         verbose_name = _("phase")
         verbose_name_plural = _("phases")
-        ordering: ClassVar[list[Any]] = [F("opens_at").asc(nulls_first=True), "pk"]
+        ordering: ClassVar[list[str]] = ["kind"]  # development, then final: one of each at most
         constraints: ClassVar[list[models.BaseConstraint]] = [
             models.UniqueConstraint(fields=["challenge", "kind"], name="one_phase_of_a_kind"),
         ]
@@ -335,6 +352,25 @@ class Phase(models.Model):
     def clean(self) -> None:
         if self.closes_at and self.opens_at and self.closes_at <= self.opens_at:
             raise ValidationError({"closes_at": _("The phase would close before it opens.")})
+
+    @property
+    def is_final(self) -> bool:
+        return self.kind == self.Kind.FINAL
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether nothing of what is run in this phase may be known to teams and the public."""
+        return self.is_final and self.revealed_at is None
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether it is settled which entries are in this final."""
+        return self.frozen_at is not None
+
+    @classmethod
+    def usual(cls, kind: str) -> dict[str, int]:
+        """Seeds and folds of a phase that names none (SCORING 1): cross-fitting needs two units."""
+        return {"seeds": 3, "folds": 1} if kind == cls.Kind.FINAL else {"seeds": 1, "folds": 2}
 
     @property
     def is_open(self) -> bool:

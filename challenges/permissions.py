@@ -40,6 +40,8 @@ rules.add_perm("challenges.change_challenge", is_organiser)
 rules.add_perm("challenges.delete_challenge", is_organiser & is_draft)
 rules.add_perm("challenges.publish_challenge", is_organiser)
 rules.add_perm("challenges.close_challenge", is_organiser)
+rules.add_perm("challenges.freeze_challenge", is_organiser)
+rules.add_perm("challenges.reveal_challenge", is_organiser)
 
 
 def make_organisers_group(*, sender: AppConfig, using: str, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""What participants do: join, enter, choose, withdraw. One function per verb; each refuses with a plain sentence."""
+"""What participants do: join, enter, choose, pick, withdraw. One function per verb; each refuses with a sentence."""
 
 import math
 import re
@@ -125,8 +125,11 @@ def choose(*, submission: Submission, active: bool, by: Any) -> None:
     """Puts a rehearsed entry into the duels, or takes it out without giving it up."""
     challenge = flow.lock(submission.challenge)
     submission.refresh_from_db()
-    if challenge.current_phase is None:
+    phase = challenge.current_phase
+    if phase is None:
         raise Refused(_("The challenge is closed: what takes part is settled."))
+    if phase.is_final:
+        raise Refused(_("The development phase is over: what takes part in it is settled."))
     if submission.state not in READY:
         raise Refused(_("Only entries that passed their rehearsal can be chosen."))
     if submission.active == active:
@@ -142,7 +145,7 @@ def choose(*, submission: Submission, active: bool, by: Any) -> None:
     submission.active = active
     flow.log(submission).info("submission_chosen", active=active, by=by.pk)
     if active:
-        pairing.pair(submission)
+        pairing.pair(submission, phase)
     else:
         flow.stop_duels(submission)
         flow.complete(submission)
@@ -204,7 +207,60 @@ def _decide(duels: list[Duel], by: Any, **columns: Any) -> None:
         )
         oversight.review(duel.release)
     standings.refresh_duel(first)
-    first.attack.challenge.mark_changed()
+    if not first.release.phase.is_sealed:
+        first.attack.challenge.mark_changed()
+
+
+@transaction.atomic
+def pick(*, submission: Submission, picked: bool, by: Any) -> None:
+    """Picks a rehearsed entry for the final, or takes the pick back, until the picks are frozen."""
+    challenge = flow.lock(submission.challenge)
+    submission.refresh_from_db()
+    if challenge.final is None:
+        raise Refused(_("This challenge has no final."))
+    if not submission.is_ranked:
+        raise Refused(_("Anchors and baselines are in the final as long as they are active."))
+    if submission.state not in READY:
+        raise Refused(_("Only entries that passed their rehearsal can be picked."))
+    if challenge.final.is_frozen or challenge.current_phase is None or challenge.current_phase.is_final:
+        raise Refused(_("The picks for the final are frozen."))
+    if submission.picked == picked:
+        return
+    others = Submission.objects.of_team(submission.team).filter(kind=submission.kind, state__in=READY, picked=True)
+    if picked and others.count() >= challenge.active_limit:
+        raise Refused(
+            _("Your team has picked %(limit)s entries of this kind. Take one pick back first.")
+            % {"limit": challenge.active_limit}
+        )
+    submission.picked = picked
+    submission.save(update_fields=["picked"])
+    flow.log(submission).info("submission_picked", picked=picked, by=by.pk)
+    challenge.mark_changed()
+
+
+@transaction.atomic
+def run_late(*, submission: Submission, by: Any) -> None:
+    """Lets a rehearsed entry that was not picked play in the final whose picks are frozen, without a rank."""
+    challenge = flow.lock(submission.challenge)
+    submission.refresh_from_db()
+    final = challenge.current_phase
+    if final is None or not final.is_final or not final.is_frozen:
+        raise Refused(_("There is no final that takes late entries now."))
+    if not submission.is_ranked:
+        raise Refused(_("Anchors and baselines are in the final as long as they are active."))
+    if submission.state not in READY:
+        raise Refused(_("Only entries that passed their rehearsal can run in the final."))
+    if submission.picked or submission.late:
+        raise Refused(_("This entry is in the final already."))
+    others = Submission.objects.of_team(submission.team).filter(kind=submission.kind, late=True, first_phase=None)
+    if others.count() >= challenge.active_limit:
+        raise Refused(
+            _("Your team has let %(limit)s older entries of this kind run in the final; more are not possible.")
+            % {"limit": challenge.active_limit}
+        )
+    flow.log(submission).info("submission_run_late", by=by.pk)
+    flow.run_late(submission, final)
+    challenge.mark_changed()
 
 
 def _take_out(submission: Submission, state: State, by: Any) -> None:

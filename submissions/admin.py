@@ -67,7 +67,7 @@ class SubmissionAdmin(_ReadOnly):
     date_hierarchy = "created_at"
     actions = ("disqualify",)
     fields = (
-        "id", "challenge", "team", "kind", "role", "name", "note", "image", "state", "active",
+        "id", "challenge", "team", "kind", "role", "name", "note", "image", "state", "active", "picked", "late",
         "failure_reason", "failure_cause", "created_at", "ready_at", "ended_at",
     )  # fmt: skip
 

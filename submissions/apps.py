@@ -10,10 +10,11 @@ class SubmissionsConfig(AppConfig):
     verbose_name = _("Submissions")
 
     def ready(self) -> None:
-        from challenges import walls  # models exist only now
+        from challenges import finals, walls  # models exist only now
         from sandbox import alarms as operators
         from sandbox import inspection, purposes, retention
         from submissions import alarms, permissions  # noqa: F401 -- the latter registers who may do what
+        from submissions.finals import Conductor
         from submissions.purpose import SubmissionStep
         from submissions.registry import alarms as registry
         from submissions.retention import StepKeeper
@@ -22,6 +23,7 @@ class SubmissionsConfig(AppConfig):
         purposes.register(PURPOSE, SubmissionStep())
         name_priorities()
         walls.ask(inspection.offered)
+        finals.register(Conductor())
         retention.register(StepKeeper())
         operators.watch(alarms.conditions, alarms.KINDS)
         operators.watch(registry.conditions, registry.KINDS)

@@ -9,6 +9,7 @@ from django.db.models import Avg, Count, Max, Q
 from django.utils.translation import gettext_lazy as _
 
 from challenges.models import Challenge, Phase
+from submissions import finals
 from submissions.models import Duel, Standing, Submission
 from submissions.standings import public
 
@@ -43,11 +44,28 @@ class Row:
     qualified: bool
     duels_done: int
     duels_due: int
+    failed: bool = False  # on the board of a final: it came to no result
+    before: "Row | None" = None  # on the board of a final: its line in development
 
     @property
     def ranks(self) -> str:
         """The ranks as people write them: 4, or 4–6 where they are shared."""
         return str(self.rank or "") if self.rank == self.rank_last else f"{self.rank}–{self.rank_last}"
+
+    @property
+    def move(self) -> str:
+        """Where the ranks have gone since development: up, down, same; empty where one of the two is missing."""
+        old = self.before
+        if old is None or None in (self.rank, self.rank_last, old.rank, old.rank_last):
+            return ""
+        further = (self.rank or 0) + (self.rank_last or 0) - (old.rank or 0) - (old.rank_last or 0)
+        return "same" if further == 0 else "up" if further < 0 else "down"
+
+
+def phase_of(challenge: Challenge, wanted: str) -> Phase | None:
+    """The phase whose boards somebody asks for by its kind; never a final that is not revealed."""
+    asked = challenge.development if wanted == Phase.Kind.DEVELOPMENT else None
+    return asked or challenge.shown_phase
 
 
 # How the defenses of a challenge are ranked, in one sentence for the board.
@@ -75,12 +93,14 @@ def board(*, challenge: Challenge, kind: str, organiser: bool = False, phase: Ph
     if phase is None:
         return []
     standings = list(Standing.objects.on_board(phase=phase, kind=kind))
-    places = _places(standings)
+    places = _places(standings, phase)
     counts = _duel_counts(phase, kind)
+    failed = finals.failures(phase) if phase.is_final else {}
+    before = _in_development(challenge, kind) if phase.is_final else {}
     rows: list[Row] = []
     for standing in standings:
         submission = standing.submission
-        first, last = places.get(submission.pk, (None, None))
+        first, last = (None, None) if submission.pk in failed else places.get(submission.pk, (None, None))
         done, due = counts.get(submission.pk, (0, 0))
         numbers = {name: standing.number(name, public=not organiser) for name in _SCALE}
         rows.append(
@@ -99,20 +119,29 @@ def board(*, challenge: Challenge, kind: str, organiser: bool = False, phase: Ph
                 qualified=standing.qualified,
                 duels_done=done,
                 duels_due=due,
+                failed=submission.pk in failed,
+                before=before.get(submission.pk),
                 **numbers,
             )
         )
     return rows
 
 
-def _places(standings: list[Standing]) -> dict[UUID, tuple[int, int]]:
+def _places(standings: list[Standing], phase: Phase) -> dict[UUID, tuple[int, int]]:
     """The first and the last rank of each entry's band, which all its entries share."""
-    ranked = [row for row in standings if row.submission.is_ranked and row.public_score is not None]
+    ranked = [row for row in standings if row.submission.is_ranked_in(phase) and row.public_score is not None]
     ends: dict[int, tuple[int, int]] = {}
     for place, row in enumerate(ranked, start=1):
         if row.band is not None:
             ends[row.band] = (ends.get(row.band, (place, place))[0], place)
     return {row.submission_id: ends[row.band] for row in ranked if row.band is not None}
+
+
+def _in_development(challenge: Challenge, kind: str) -> dict[UUID, Row]:
+    """The lines of the development phase's board, by their entries."""
+    development = challenge.development
+    rows = board(challenge=challenge, kind=kind, phase=development) if development else []
+    return {row.submission.pk: row for row in rows}
 
 
 def public_interval(standing: Standing, name: str) -> Interval:

@@ -163,7 +163,7 @@ def readable(*, challenge: Challenge, user: Any) -> Any:
     defenses = Submission.objects.defenses().filter(challenge=challenge, state__in=READY)
     own = Submission.objects.readable_by(user).values("pk")
     phase = challenge.shown_phase
-    shown = Submission.objects.none() if phase is None else Submission.objects.taking_part(phase)
+    shown = Submission.objects.none() if phase is None else Submission.objects.playing(phase)
     return (defenses.filter(pk__in=own) | defenses.filter(pk__in=shown.values("pk"))).distinct().with_context()
 
 

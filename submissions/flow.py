@@ -12,7 +12,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django_q.tasks import async_task
 
-from challenges.models import Challenge
+from challenges.models import Challenge, Phase
 from sandbox import actions as sandbox
 from sandbox.models import Image, Run
 from sandbox.reasons import Reason
@@ -94,7 +94,9 @@ def _cancel(cancelled: QuerySet[Step]) -> None:
 
 
 def run_began(step: Step) -> None:
-    """A container is about to start: the entry's page shows it."""
+    """A container is about to start: the entry's page shows it, unless nobody may know."""
+    if step.phase is not None and step.phase.is_sealed:
+        return
     Submission.objects.filter(pk=step.submission_id, state=State.QUEUED).update(state=State.RUNNING)
     step.submission.challenge.mark_changed()
 
@@ -103,6 +105,10 @@ def run_ended(step: Step, run: Run, verdict: dict[str, Any] | None) -> None:
     """A run is over, well (`verdict`) or with `run.reason`: moves its entry on."""
     challenge = lock(step.submission.challenge)
     step.submission.refresh_from_db()
+    if step.phase is not None:
+        step.phase.refresh_from_db()  # it may have been revealed while the container ran
+        if step.duel is not None:
+            step.duel.release.phase = step.phase
     if step.duel is not None:
         if not Duel.objects.pending().filter(pk=step.duel.pk).exists():
             return  # one of the two was taken out meanwhile
@@ -113,23 +119,25 @@ def run_ended(step: Step, run: Run, verdict: dict[str, Any] | None) -> None:
         _rehearsal_ended(step, run)
     else:
         _release_step_ended(step, run, verdict)
-    challenge.mark_changed()
+    if step.phase is None or not step.phase.is_sealed:
+        challenge.mark_changed()
 
 
 def complete(submission: Submission) -> None:
-    """Calls the entry scored once nothing that is due for it is open any more."""
+    """Calls the entry scored once nothing that is due for it is open any more, in the phase that judges it."""
     submission.refresh_from_db()
     if submission.state not in (State.QUEUED, State.RUNNING):
         return
-    if submission.is_defense:
-        first = submission.steps.filter(phase__isnull=False).select_related("phase").first()
-        wanted = first.phase.seeds if first and first.phase else 1
-        open_duels = Duel.objects.pending().filter(release__submission=submission)
-        if submission.releases.count() < wanted or open_duels.exists():
-            return
-    elif Duel.objects.pending().filter(attack=submission).exists():
+    phase = submission.first_phase or submission.challenge.development
+    if phase is None or phase.is_sealed:
         return
-    elif submission.is_ranked and (reason := _failed_everywhere(submission)):
+    if submission.is_defense:
+        open_duels = Duel.objects.pending().filter(release__submission=submission, release__phase=phase)
+        if submission.releases.filter(phase=phase).count() < phase.seeds or open_duels.exists():
+            return
+    elif Duel.objects.pending().filter(attack=submission, release__phase=phase).exists():
+        return
+    elif submission.is_ranked and (reason := failed_everywhere(submission, phase)):
         fail(submission, reason)
         return
     submission.move_to(State.SCORED)
@@ -154,17 +162,53 @@ def _ready(submission: Submission) -> None:
     if phase is None:
         submission.move_to(State.WITHDRAWN)  # the challenge was closed meanwhile: nothing that was scored gives way
         return
+    if phase.is_final:
+        _ready_late(submission, phase)
+        return
     submission.active = True
     submission.save(update_fields=["active"])
     submission.move_to(State.QUEUED)
     _retire_oldest(submission)
     Standing.objects.get_or_create(submission=submission, phase=phase)
     log(submission).info("submission_ready")
+    _begin(submission, phase)
+
+
+def _ready_late(submission: Submission, final: Phase) -> None:
+    """Development is over: the entry plays in the final only, a team's without a rank."""
+    submission.first_phase = final
+    submission.active = not submission.is_ranked
+    submission.save(update_fields=["first_phase", "active"])
+    submission.move_to(State.QUEUED)
+    run_late(submission, final)
+
+
+def run_late(submission: Submission, final: Phase) -> None:
+    """Lets an entry play in a final whose picks are frozen. What comes of it is known once the final is revealed."""
+    submission.late = submission.is_ranked
+    submission.save(update_fields=["late"])
+    log(submission).info("submission_late")
+    if not final.is_sealed:
+        Standing.objects.get_or_create(submission=submission, phase=final)
+    _begin(submission, final)
+
+
+def settle_late(submission: Submission) -> None:
+    """The final is revealed: a late entry comes to the state that its runs have made."""
+    failed = submission.steps.filter(phase=submission.first_phase, duel=None, run__state=Run.State.FAILED).last()
+    if failed is not None:
+        fail(submission, failed.run.reason)
+    else:
+        complete(submission)
+
+
+def _begin(submission: Submission, phase: Phase) -> None:
+    """Queues what a ready entry owes in a phase: a run for each seed, or a duel with each release."""
     if submission.is_defense:
         for seed in range(phase.seeds):
             steps.queue_release(submission, steps.names(submission)[0], phase, seed)
     else:
-        pairing.pair(submission)
+        pairing.pair(submission, phase)
         standings.refresh_attack(submission, phase)
         complete(submission)
 
@@ -187,7 +231,8 @@ def _release_step_ended(step: Step, run: Run, verdict: dict[str, Any] | None) ->
     submission, phase = step.submission, step.phase
     assert phase is not None
     if run.reason:
-        fail(submission, run.reason)
+        if submission.is_judged_in(phase) and not phase.is_sealed:
+            fail(submission, run.reason)  # else the failed run itself says so, to whoever may know
     elif name := steps.next_name(step):
         steps.queue_release(submission, name, phase, step.seed, previous=step)
     else:
@@ -195,8 +240,8 @@ def _release_step_ended(step: Step, run: Run, verdict: dict[str, Any] | None) ->
         release = Release.objects.create(submission=submission, phase=phase, seed=step.seed, **verdict)
         scoring.keep_release(release, Path(run.result_folder))
         log(submission).info("release_made", seed=step.seed, sha256=release.sha256)
-        if submission.active:
-            pairing.pair(submission)
+        if Submission.objects.playing(phase).filter(pk=submission.pk).exists():
+            pairing.pair(submission, phase)
         standings.refresh_defense(submission, phase)
         complete(submission)
 
@@ -211,16 +256,17 @@ def _duel_ended(duel: Duel, run: Run, verdict: dict[str, Any] | None) -> None:
             setattr(duel, column, value)
     duel.save()
     oversight.review(duel.release)
-    attack, defense = duel.attack, duel.release.submission
-    log(attack).info("duel_ended", defense=str(defense.pk), seed=duel.release.seed, reason=duel.reason)
+    attack, release = duel.attack, duel.release
+    log(attack).info("duel_ended", defense=str(release.submission_id), seed=release.seed, reason=duel.reason)
     standings.refresh_duel(duel)
     complete(attack)
-    complete(defense)
+    complete(release.submission)
 
 
-def _failed_everywhere(attack: Submission) -> str:
-    """The reason why an attack failed in every duel, or nothing if it held at least one."""
-    outcomes = Duel.objects.filter(attack=attack).exclude(reason=Reason.PLATFORM_FAULT).order_by("pk")
+def failed_everywhere(attack: Submission, phase: Phase) -> str:
+    """The reason why an attack failed in every duel of a phase, or nothing if it held at least one."""
+    duels = Duel.objects.filter(attack=attack, release__phase=phase)
+    outcomes = duels.exclude(reason=Reason.PLATFORM_FAULT).order_by("pk")
     reasons = list(outcomes.values_list("reason", flat=True))
     return reasons[0] if reasons and all(reasons) else ""
 

@@ -79,6 +79,13 @@ class SubmissionQuerySet(models.QuerySet["Submission"]):
             )
         return self.active().filter(challenge=phase.challenge_id)
 
+    def playing(self, phase: Phase) -> Self:
+        """Entries that have duels in a phase: those that take part, in a final the late ones too."""
+        if not phase.is_final:
+            return self.taking_part(phase)
+        late = self.filter(late=True, state__in=READY, challenge=phase.challenge_id)
+        return self.taking_part(phase) | late
+
     def long_over(self, since: datetime) -> Self:
         """Entries that were over before then and owe nothing: out for good, or of a challenge that is closed.
 
@@ -109,7 +116,7 @@ class SubmissionQuerySet(models.QuerySet["Submission"]):
         return self.filter(Q(team__memberships__user=user) | Q(challenge__organisers=user)).distinct()
 
     def with_context(self) -> Self:
-        return self.select_related("challenge", "team", "image", "upload").prefetch_related(
+        return self.select_related("challenge", "team", "image", "upload", "first_phase").prefetch_related(
             "challenge__phases", "standings"
         )
 
@@ -142,6 +149,9 @@ class Submission(models.Model):
     state = models.CharField(_("state"), max_length=12, choices=State, default=State.UPLOADING)
     active = models.BooleanField(_("active"), default=False)
     picked = models.BooleanField(_("picked for the final"), default=False)
+    late = models.BooleanField(_("late"), default=False)  # plays in the final, without a rank
+    # where it became ready, of entries that came when the final was on; None: in development
+    first_phase = models.ForeignKey(Phase, models.SET_NULL, null=True, related_name="+")
     failure_reason = models.CharField(_("failure"), max_length=20, choices=Reason, blank=True)
     failure_cause = models.CharField(_("cause"), max_length=20, choices=Reason, blank=True)  # within a rehearsal
     failure_detail = models.TextField(blank=True)  # for the team: of the upload or the rehearsal, never of private data
@@ -187,11 +197,19 @@ class Submission(models.Model):
         """Anchors and baselines are in every matrix and never ranked."""
         return self.role == self.Role.ENTRY
 
+    def is_ranked_in(self, phase: Phase) -> bool:
+        """Late entries play in a final and are not ranked there."""
+        return self.is_ranked and not (phase.is_final and self.late)
+
     @property
     def standing(self) -> "Standing | None":
         """Its row of the boards that are shown now."""
         phase = self.challenge.shown_phase
         return next((row for row in self.standings.all() if phase is not None and row.phase_id == phase.pk), None)
+
+    def is_judged_in(self, phase: Phase) -> bool:
+        """Whether what happens in this phase makes the entry's state: in the one in which it became ready."""
+        return not phase.is_final if self.first_phase_id is None else self.first_phase_id == phase.pk
 
     @property
     def owner(self) -> str:
@@ -274,6 +292,11 @@ class Push(models.Model):
         return gettext(self.refusal) if self.refusal else ""
 
 
+# What belongs to a final that is not revealed: nobody but its organisers may know that it is there.
+def _sealed(phase: str) -> Q:
+    return Q(**{f"{phase}__kind": Phase.Kind.FINAL, f"{phase}__revealed_at": None})
+
+
 class ReplicatesManager(models.Manager[Any]):
     """Leaves the replicates in the database until somebody reads them: they are large, and few ask for them."""
 
@@ -282,9 +305,9 @@ class ReplicatesManager(models.Manager[Any]):
 
 
 class ReleaseQuerySet(models.QuerySet["Release"]):
-    def in_play(self) -> Self:
-        """Releases of active defenses."""
-        return self.filter(submission__state__in=READY, submission__active=True)
+    def in_play(self, phase: Phase) -> Self:
+        """Releases of a phase that attacks meet now."""
+        return self.filter(phase=phase, submission__in=Submission.objects.playing(phase))
 
 
 class Release(models.Model):
@@ -317,6 +340,10 @@ class Release(models.Model):
 
 
 class DuelQuerySet(models.QuerySet["Duel"]):
+    def known(self) -> Self:
+        """Duels that teams and the public may know of: none of a final that is not revealed."""
+        return self.exclude(_sealed("release__phase"))
+
     def done(self) -> Self:
         return self.filter(state=Duel.State.DONE)
 
@@ -369,6 +396,12 @@ class Duel(models.Model):
         return f"{self.attack_id} against {self.release_id}"
 
 
+class StepQuerySet(models.QuerySet["Step"]):
+    def known(self) -> Self:
+        """Steps that a team may know of: none of a final that is not revealed."""
+        return self.exclude(_sealed("phase"))
+
+
 class Step(models.Model):
     """One run of a submission: a step of its rehearsal (no phase), of its release, or a duel."""
 
@@ -379,6 +412,8 @@ class Step(models.Model):
     seed = models.PositiveIntegerField(default=0)
     duel = models.OneToOneField(Duel, models.CASCADE, null=True, related_name="step")
     previous = models.ForeignKey("self", models.SET_NULL, null=True, related_name="+")  # whose folders it reads
+
+    objects = StepQuerySet.as_manager()
 
     class Meta:
         ordering: ClassVar[list[str]] = ["pk"]
@@ -393,10 +428,10 @@ class Step(models.Model):
 
 class StandingQuerySet(models.QuerySet["Standing"]):
     def on_board(self, *, phase: Phase, kind: str) -> Self:
-        """The rows of a phase's board, best first; anchors and baselines at their place, shown without a rank."""
+        """The rows of a phase's board, best first; who is not ranked at its place among them."""
         return (
-            self.filter(phase=phase, submission__in=Submission.objects.taking_part(phase).filter(kind=kind))
-            .select_related("submission", "submission__team")
+            self.filter(phase=phase, submission__in=Submission.objects.playing(phase).filter(kind=kind))
+            .select_related("submission", "submission__team", "phase")
             .order_by(
                 F("public_score").desc(nulls_last=True),
                 F("public_privacy").desc(nulls_last=True),
@@ -443,7 +478,7 @@ class Standing(models.Model):
     @property
     def is_open_to_rank(self) -> bool:
         """Whether it belongs to an entry of which everything is known that an order needs."""
-        return self.submission.is_ranked and self.privacy is not None
+        return self.submission.is_ranked_in(self.phase) and self.privacy is not None
 
     def number(self, name: str, *, public: bool = False) -> float | None:
         """One of its numbers: a column, or one that the reckoning left among the facts."""

@@ -10,8 +10,9 @@ from pathlib import Path
 from uuid import UUID
 
 from django.conf import settings
+from django.db.models import Q
 
-from challenges.models import Challenge
+from challenges.models import Challenge, Phase
 from sandbox.models import Run
 from sandbox.retention import Tally, before, folders_by_id, is_stray, remove, report, size_of
 from submissions import uploads
@@ -25,9 +26,12 @@ class StepKeeper:
     def results(self, runs: Collection[UUID]) -> set[UUID]:
         """Results of entries on their way to a release, those that a waiting step reads, and those of duels that may
         be measured again with the next attack.
+
+        An entry in a final is called scored all the while; what its last step spoils may be repeated until the reveal.
         """
         alive = [Run.State.QUEUED, Run.State.RUNNING]
-        unfinished = Step.objects.filter(run__in=runs, duel=None, submission__state__in=UNDER_WAY)
+        under_way = Q(submission__state__in=UNDER_WAY) | Q(phase__kind=Phase.Kind.FINAL, phase__revealed_at=None)
+        unfinished = Step.objects.filter(under_way, run__in=runs, duel=None)
         read = Step.objects.filter(previous__run__in=runs, run__state__in=alive)
         played = Step.objects.filter(
             run__in=runs,

@@ -1,7 +1,8 @@
 """Leaks become standings: an entry's row is recomputed from the stored duels when one of them changes (SCORING 2, 3).
 
 A new duel touches its defense's row and its attack's; only when it changes which defenses count do all attacks follow.
-Every phase has rows of its own, and duels that an organiser voided count nowhere.
+Every phase has rows of its own, and duels that an organiser voided count nowhere. A final that is not revealed has no
+rows: what is not there cannot be seen.
 """
 
 from collections import defaultdict
@@ -29,6 +30,8 @@ _DECIMALS = 2  # of everything that the public sees (SCORING 4)
 def refresh_duel(duel: Duel) -> None:
     """Brings the boards of its phase up to date after one more duel, or one fewer."""
     phase = duel.release.phase
+    if phase.is_sealed:
+        return
     before = counting_defenses(phase)
     _defense(duel.release.submission, phase)
     _attacks(phase, [duel.attack] if counting_defenses(phase) == before else None)
@@ -43,8 +46,10 @@ def refresh_all(challenge: Challenge) -> None:
 
 def refresh_phase(phase: Phase) -> None:
     """Recomputes every row of a phase from its stored duels."""
+    if phase.is_sealed:
+        return
     # the earlier ones first: on the Ladder what a team was told last depends on what it was told before
-    for defense in Submission.objects.taking_part(phase).defenses().order_by("created_at"):
+    for defense in Submission.objects.playing(phase).defenses().order_by("created_at"):
         _defense(defense, phase)
     _attacks(phase)
     reckoning.mark(phase)
@@ -52,12 +57,16 @@ def refresh_phase(phase: Phase) -> None:
 
 def refresh_defense(defense: Submission, phase: Phase) -> None:
     """Recomputes the row of a defense: it has a new release."""
+    if phase.is_sealed:
+        return
     _defense(defense, phase)
     reckoning.mark(phase)
 
 
 def refresh_attack(attack: Submission, phase: Phase) -> None:
     """Recomputes the row of an attack: it is new."""
+    if phase.is_sealed:
+        return
     _attacks(phase, [attack])
     reckoning.mark(phase)
 
@@ -153,8 +162,8 @@ def _public_utility(row: Standing, utility: float) -> float:
 
 
 def _attacks(phase: Phase, attacks: Iterable[Submission] | None = None) -> None:
-    """Q of these attacks, by default of all that take part, against the defenses that count."""
-    attacks = list(Submission.objects.taking_part(phase).attacks() if attacks is None else attacks)
+    """Q of these attacks, by default of all that play, against the defenses that count."""
+    attacks = list(Submission.objects.playing(phase).attacks() if attacks is None else attacks)
     utilities = counting_defenses(phase)
     successes = _successes(attacks, utilities, phase)
     for attack in attacks:

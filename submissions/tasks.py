@@ -1,5 +1,6 @@
 """What the clusters `web` and `checks` do for submissions."""
 
+import contextlib
 from datetime import timedelta
 
 from django.db import transaction
@@ -7,10 +8,12 @@ from django.db.models import Q
 from django.utils import timezone
 from django_q.tasks import async_task
 
+from challenges import actions as challenges
+from challenges.models import Challenge, Phase
 from sandbox import actions as sandbox
 from sandbox.models import Run
 from sandbox.reasons import Reason, Rejected
-from submissions import exposure, flow, reckoning, retention, uploads
+from submissions import exposure, finals, flow, reckoning, retention, uploads
 from submissions.models import Duel, Step, Submission, Upload
 from submissions.states import State
 
@@ -59,6 +62,7 @@ def sweep() -> None:
         uploads.discard(upload)
     settle_forgotten()
     fight_again()
+    go_on_to_finals()
     exposure.measure_due()
     reckoning.tick()
 
@@ -84,13 +88,28 @@ def settle_forgotten() -> None:
 def fight_again() -> None:
     """Duels that a fault of the platform ended are tried again, while both sides still take part."""
     faulted = Duel.objects.filter(
-        state=Duel.State.FAILED,
-        reason=Reason.PLATFORM_FAULT,
-        finished_at__lt=timezone.now() - _FAULT_PAUSE,
-        attack__active=True,
-        release__submission__active=True,
+        state=Duel.State.FAILED, reason=Reason.PLATFORM_FAULT, finished_at__lt=timezone.now() - _FAULT_PAUSE
     )
     for duel in faulted.select_related("attack__challenge", "attack__image", "release__phase", "step"):
-        if duel.attack.challenge.current_phase is not None:
+        phase = duel.release.phase
+        sides = Submission.objects.playing(phase).filter(pk__in=[duel.attack_id, duel.release.submission_id])
+        if sides.count() == 2 and (phase.is_final or duel.attack.challenge.current_phase is not None):
             with transaction.atomic():
                 flow.fight_again(duel)
+
+
+def go_on_to_finals() -> None:
+    """The calendar's part: freezes picks when development is over, and begins finals whose day has come."""
+    now = timezone.now()
+    due = Challenge.objects.filter(
+        pk__in=Phase.objects.filter(kind=Phase.Kind.DEVELOPMENT, closes_at__lte=now).values("challenge"),
+        phases__in=Phase.objects.filter(kind=Phase.Kind.FINAL, frozen_at=None),
+        status=Challenge.Status.PUBLISHED,
+    )
+    for challenge in due:
+        with contextlib.suppress(challenges.Refused):  # an organiser was faster
+            challenges.freeze(challenge=challenge, by=None)
+    for final in Phase.objects.filter(kind=Phase.Kind.FINAL, frozen_at__lt=now, revealed_at=None, opens_at__lte=now):
+        with transaction.atomic():
+            flow.lock(final.challenge)
+            finals.play(final)

@@ -13,13 +13,16 @@ from django.db.models import Count
 from django.utils.formats import number_format
 from django.utils.translation import gettext as _
 
+from challenges.models import Phase
 from sandbox import hopeless
 from sandbox.models import Run
 from sandbox.reasons import Reason, hint, sentence
-from submissions.models import Duel, Release, Step, Submission
+from submissions import finals
+from submissions.models import Duel, Step, Submission
 from submissions.states import State
 
 TIME_STEP = 30  # seconds; of runs on private data
+_IN_DEVELOPMENT = {"release__phase__kind": Phase.Kind.DEVELOPMENT}
 _STAGES = ("upload", "check", "rehearsal", "private", "duels", "score")
 
 
@@ -60,6 +63,12 @@ class Moment:
     title: str
     state: str
     runs: Sequence[RunLine] = ()
+    failed: Reason | None = None  # of a final: why it came to no result
+
+    @property
+    def why(self) -> str:
+        """What went wrong in the final, as a sentence; empty if nothing did."""
+        return sentence(self.failed) if self.failed else ""
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,7 @@ def of(submission: Submission, *, exact: bool) -> Timeline:
     """The timeline of an entry; `exact` for organisers only."""
     steps = steps_of(submission)
     rehearsal = [step for step in steps if step.is_rehearsal]
-    private = [step for step in steps if not step.is_rehearsal]
+    private = [step for step in steps if step.phase is not None and submission.is_judged_in(step.phase)]
     duels = count_duels(submission)
     stages = [stage for stage in _STAGES if stage != "private" or submission.is_defense]
     reached = _reached(submission, bool(steps), duels)
@@ -100,13 +109,29 @@ def of(submission: Submission, *, exact: bool) -> Timeline:
         )
         for stage in stages
     ]
-    waiting = hopeless.among(Run.objects.filter(pk__in=submission.steps.values("run"))).exists()
+    if moment := _final(submission, [step for step in steps if step not in (*rehearsal, *private)], exact):
+        moments.append(moment)
+    waiting = hopeless.among(Run.objects.filter(pk__in=submission.steps.known().values("run"))).exists()
     return Timeline(moments, duels, failure_of(submission), rehearsal, waiting)
 
 
+def _final(submission: Submission, ran: Sequence[Step], exact: bool) -> Moment | None:
+    """The final as a stage of an entry that is in one and began before it; its runs only once it is revealed."""
+    final = submission.challenge.final
+    if final is None or not (submission.picked or submission.late) or submission.is_judged_in(final):
+        return None
+    if final.is_sealed:
+        return Moment("final", _title("final"), "now" if final.is_frozen else "todo")
+    failed = finals.failures(final).get(submission.pk)
+    return Moment("final", _title("final"), "failed" if failed else "done", _lines(ran, exact), failed)
+
+
 def steps_of(submission: Submission) -> list[Step]:
-    """The steps of an entry alone: its rehearsal and, for a defense, its releases; duels are only counted."""
-    return list(submission.steps.filter(duel=None).select_related("run"))
+    """The steps of an entry alone: its rehearsal and, for a defense, its releases; duels are only counted.
+
+    Nothing of a final that is not revealed.
+    """
+    return list(submission.steps.known().filter(duel=None).select_related("run", "phase"))
 
 
 def failure_of(submission: Submission) -> Failure | None:
@@ -124,9 +149,16 @@ def failure_of(submission: Submission) -> Failure | None:
 
 
 def count_duels(submission: Submission) -> Duels:
-    """All duels of an entry, in one query."""
+    """The duels of an entry in the phase that judges it, as far as its team may know of them."""
     mine = Duel.objects.filter(release__submission=submission) if submission.is_defense else submission.duels.all()
-    rows = list(mine.values_list("state", "reason").annotate(number=Count("pk")).order_by("state", "reason"))
+    judged = {"release__phase": submission.first_phase_id} if submission.first_phase_id else _IN_DEVELOPMENT
+    rows = list(
+        mine.known()
+        .filter(**judged)
+        .values_list("state", "reason")
+        .annotate(number=Count("pk"))
+        .order_by("state", "reason")
+    )
     number = {state: sum(n for its, _reason, n in rows if its == state) for state in Duel.State.values}
     failures: list[tuple[str, str, int]] = []
     if not submission.is_defense:  # a defense's duel fails by its opponent's fault, which is not its team's to see
@@ -172,6 +204,7 @@ def _title(stage: str) -> str:
         "private": _("Run on the private data"),
         "duels": _("Duels"),
         "score": _("Score"),
+        "final": _("Final"),
     }[stage]
 
 
@@ -183,9 +216,14 @@ def _reached(submission: Submission, has_steps: bool, duels: Duels) -> str:
         return plain[state]
     if submission.ready_at is None:
         return _early_stage(submission, has_steps)
-    if submission.is_defense and not duels.total and not Release.objects.filter(submission=submission).exists():
+    if submission.is_defense and not duels.total and not _has_released(submission):
         return "private"
     return "duels"
+
+
+def _has_released(submission: Submission) -> bool:
+    phase = submission.first_phase or submission.challenge.development
+    return phase is not None and not phase.is_sealed and submission.releases.filter(phase=phase).exists()
 
 
 def _early_stage(submission: Submission, has_steps: bool) -> str:

@@ -21,4 +21,5 @@ urlpatterns = [
     path("submissions/<uuid:pk>/log/", entries.log, name="submission_log"),
     path("submissions/<uuid:pk>/withdraw/", entries.withdraw, name="submission_withdraw"),
     path("submissions/<uuid:pk>/choose/", entries.choose, name="submission_choose"),
+    path("submissions/<uuid:pk>/pick/", entries.pick, name="submission_pick"),
 ]

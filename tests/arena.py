@@ -176,7 +176,10 @@ def patients(rows: int = 700) -> pd.DataFrame:
     )
 
 
-def write_challenge(folder: Path, table: Any, **changes: Any) -> Path:
+DEVELOPMENT = '[[phases]]\nkind = "development"\nseeds = 1\nfolds = 2\n'
+
+
+def write_challenge(folder: Path, table: Any, *, phases: str = DEVELOPMENT, **changes: Any) -> Path:
     """A challenge folder for `challenge_import`, small and quick."""
     folder.mkdir(parents=True)
     table.to_csv(folder / "data.csv", index=False)
@@ -193,8 +196,7 @@ def write_challenge(folder: Path, table: Any, **changes: Any) -> Path:
         "data": {"file": "data.csv", "target": "diabetes", "patient": "patient"},
         **changes,
     }
-    phase = '[[phases]]\nkind = "development"\nseeds = 1\nfolds = 2\n'
-    (folder / "challenge.toml").write_text(f"{_toml(sections)}\n{phase}")
+    (folder / "challenge.toml").write_text(f"{_toml(sections)}\n{phases}")
     return folder
 
 

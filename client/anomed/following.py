@@ -43,7 +43,7 @@ def versions(api: Api, id: str) -> Iterator[Json]:
         if found is not None and found != latest:
             latest, pause = found, FIRST_PAUSE
             yield latest
-            if latest["state"] in FINAL:
+            if is_over(latest):
                 return
         time.sleep(pause)
         pause = min(pause * SLOWER, LONGEST_PAUSE)
@@ -75,11 +75,16 @@ def show(submission: Json, voice: Voice) -> None:
     voice.say(f"{submission['kind']} {submission['id']} in {submission['challenge']}: {title}")
     for line in news(submission):
         voice.say(line)
-    if submission["state"] in FINAL:
+    if is_over(submission):
         for line in ending(submission):
             voice.say(line)
     else:
         voice.say(f"  now: {progress(submission)}")
+
+
+def is_over(submission: Json) -> bool:
+    """Whether there is nothing to wait for: it has come to its end, or what comes of it is secret for now."""
+    return submission["state"] in FINAL or bool(submission.get("sealed"))
 
 
 def news(submission: Json) -> list[str]:
@@ -87,7 +92,7 @@ def news(submission: Json) -> list[str]:
     lines = [
         f"  {step_name(step)}: {step['state']}{duration(step)}" for step in submission["steps"] if step_is_over(step)
     ]
-    if submission["state"] not in FINAL:
+    if not is_over(submission):
         lines.append(f"{submission['state']}: {NEXT.get(submission['state'], '')}")
     return lines
 
@@ -122,7 +127,7 @@ def conclude(api: Api, submission: Json, voice: Voice) -> Status:
             voice.say(line, style={"scored": "green", "failed": "red"}.get(state, ""))
         if (submission.get("failure") or {}).get("reason") == "rehearsal_failed" or _failed_in_rehearsal(submission):
             _show_log_end(api, submission["id"], voice)
-    return Status.SCORED if state == "scored" else Status.FAILED
+    return Status.SCORED if state == "scored" or submission.get("sealed") else Status.FAILED
 
 
 def ending(submission: Json) -> list[str]:
@@ -137,6 +142,8 @@ def ending(submission: Json) -> list[str]:
             failure.get("hint") or "",
         ]
         return [line for line in lines if line]
+    if submission.get("sealed"):
+        return ["late: it runs in the final, without a rank. Its result comes when the organisers reveal the others."]
     if submission["state"] != "scored":
         return [f"{submission['state']}: it takes no part in duels any more."]
     return [f"scored: {score_line(submission)}"]

@@ -121,6 +121,10 @@ class ChooseSerializer(serializers.Serializer[Any]):
     active = serializers.BooleanField()
 
 
+class PickSerializer(serializers.Serializer[Any]):
+    picked = serializers.BooleanField()
+
+
 class FailureSerializer(serializers.Serializer[Any]):
     reason = serializers.CharField()
     cause = serializers.CharField()
@@ -159,6 +163,7 @@ class UploadSerializer(serializers.Serializer[Any]):
 
 class SubmissionSerializer(serializers.ModelSerializer[Submission]):
     challenge = serializers.SlugRelatedField[Challenge](slug_field="slug", read_only=True)
+    sealed = serializers.SerializerMethodField()
     failure = serializers.SerializerMethodField()
     steps = serializers.SerializerMethodField()
     duels = serializers.SerializerMethodField()
@@ -169,9 +174,13 @@ class SubmissionSerializer(serializers.ModelSerializer[Submission]):
     class Meta:
         model = Submission
         fields = (
-            "id", "challenge", "kind", "role", "name", "note", "state", "active", "created_at",
-            "declared_epsilon", "declared_delta", "failure", "steps", "duels", "score", "upload", "url",
+            "id", "challenge", "kind", "role", "name", "note", "state", "active", "picked", "late", "sealed",
+            "created_at", "declared_epsilon", "declared_delta", "failure", "steps", "duels", "score", "upload", "url",
         )  # fmt: skip
+
+    def get_sealed(self, submission: Submission) -> bool:
+        """Whether it plays only in a final that is not revealed: its state tells nothing until then."""
+        return submission.first_phase is not None and submission.first_phase.is_sealed
 
     @extend_schema_field(FailureSerializer(allow_null=True))
     def get_failure(self, submission: Submission) -> dict[str, str] | None:
@@ -192,7 +201,7 @@ class SubmissionSerializer(serializers.ModelSerializer[Submission]):
         if standing is None or submission.ready_at is None:
             return None
         fields = ("utility", "privacy", "worst_leak", "mean_leak", "score")
-        row = boards.row_of(submission) if submission.active else None
+        row = boards.row_of(submission)
         return {name: getattr(standing, f"public_{name}") for name in fields} | {
             "rank": row and row.rank,
             "rank_last": row and row.rank_last,
@@ -229,6 +238,10 @@ class RowSerializer(serializers.Serializer[Any]):
 
     rank = serializers.IntegerField(allow_null=True)
     rank_last = serializers.IntegerField(allow_null=True)
+    rank_before = serializers.IntegerField(
+        source="before.rank", default=None, help_text="On the board of a final: in development."
+    )
+    failed = serializers.BooleanField(help_text="On the board of a final: it came to no result.")
     submission = serializers.UUIDField(source="submission.pk")
     team = serializers.CharField()
     name = serializers.CharField()
@@ -248,6 +261,7 @@ class RowSerializer(serializers.Serializer[Any]):
 
 
 class BoardsSerializer(serializers.Serializer[Any]):
+    phase = serializers.CharField(allow_null=True)
     version = serializers.IntegerField()
     ranking = serializers.ChoiceField(choices=Challenge.Ranking.choices)
     ranked_by = serializers.CharField(help_text="The ranking of the defenses in one sentence.")
@@ -264,6 +278,7 @@ class CellSerializer(serializers.Serializer[Any]):
 
 
 class MatrixSerializer(serializers.Serializer[Any]):
+    phase = serializers.CharField(allow_null=True)
     version = serializers.IntegerField()
     defenses = RowSerializer(many=True)
     attacks = RowSerializer(many=True)

@@ -11,7 +11,7 @@ from django.db.models import QuerySet
 from django.http import FileResponse
 from django.utils.translation import gettext as _
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema
+from drf_spectacular.utils import OpenApiParameter, extend_schema
 from knox.auth import TokenAuthentication
 from knox.models import get_token_model
 from rest_framework import generics, status
@@ -22,7 +22,7 @@ from rest_framework.response import Response
 from rest_framework.throttling import ScopedRateThrottle
 from rest_framework.views import APIView
 
-from challenges.models import Challenge
+from challenges.models import Challenge, Phase
 from sandbox.models import Image
 from submissions import actions, boards, logs
 from submissions.api import serializers
@@ -150,18 +150,27 @@ class JoinView(APIView):
         return Response({"team": team.name}, status=status.HTTP_201_CREATED)
 
 
+PHASE = OpenApiParameter(
+    "phase",
+    enum=[Phase.Kind.DEVELOPMENT],
+    description="Of this phase, also when a final is revealed; without it, of the phase that counts now.",
+)
+
+
 class BoardsView(APIView):
     """Both boards with the version that they belong to."""
 
-    @extend_schema(responses=serializers.BoardsSerializer)
+    @extend_schema(responses=serializers.BoardsSerializer, parameters=[PHASE])
     def get(self, request: Request, slug: str) -> Response:
         challenge = visible_challenge(request, slug)
+        phase = boards.phase_of(challenge, request.query_params.get("phase", ""))
         both = {
+            "phase": phase.kind if phase else None,
             "version": challenge.version,
             "ranking": challenge.ranking,
             "ranked_by": boards.ranked_by(challenge),
-            "defenses": boards.board(challenge=challenge, kind=Submission.Kind.DEFENSE),
-            "attacks": boards.board(challenge=challenge, kind=Submission.Kind.ATTACK),
+            "defenses": boards.board(challenge=challenge, kind=Submission.Kind.DEFENSE, phase=phase),
+            "attacks": boards.board(challenge=challenge, kind=Submission.Kind.ATTACK, phase=phase),
         }
         return Response(serializers.BoardsSerializer(both).data)
 
@@ -169,10 +178,11 @@ class BoardsView(APIView):
 class MatrixView(APIView):
     """Every attack against every defense."""
 
-    @extend_schema(responses=serializers.MatrixSerializer)
+    @extend_schema(responses=serializers.MatrixSerializer, parameters=[PHASE])
     def get(self, request: Request, slug: str) -> Response:
         challenge = visible_challenge(request, slug)
-        matrix = boards.matrix(challenge=challenge)
+        phase = boards.phase_of(challenge, request.query_params.get("phase", ""))
+        matrix = boards.matrix(challenge=challenge, phase=phase)
         cells = [
             {
                 "attack": attack,
@@ -183,7 +193,14 @@ class MatrixView(APIView):
             }
             for (attack, defense), cell in matrix.cells.items()
         ]
-        facts = {"version": challenge.version, "defenses": matrix.defenses, "attacks": matrix.attacks, "cells": cells}
+        kind = phase.kind if phase else None
+        facts = {
+            "phase": kind,
+            "version": challenge.version,
+            "defenses": matrix.defenses,
+            "attacks": matrix.attacks,
+            "cells": cells,
+        }
         return Response(serializers.MatrixSerializer(facts).data)
 
 
@@ -295,6 +312,34 @@ class ChooseView(OwnEntryView):
         data.is_valid(raise_exception=True)
         try:
             actions.choose(submission=submission, active=data.validated_data["active"], by=request.user)
+        except actions.Refused as refusal:
+            raise Conflict(str(refusal)) from refusal
+        return self.answer(submission)
+
+
+class PickView(OwnEntryView):
+    """Picks an entry for the final, or takes that back."""
+
+    @extend_schema(request=serializers.PickSerializer, responses=serializers.SubmissionSerializer)
+    def post(self, request: Request, pk: str) -> Response:
+        submission = self.submission(to_change=True)
+        data = serializers.PickSerializer(data=request.data)
+        data.is_valid(raise_exception=True)
+        try:
+            actions.pick(submission=submission, picked=data.validated_data["picked"], by=request.user)
+        except actions.Refused as refusal:
+            raise Conflict(str(refusal)) from refusal
+        return self.answer(submission)
+
+
+class LateView(OwnEntryView):
+    """Runs an entry that was not picked in the final, without a rank."""
+
+    @extend_schema(request=None, responses=serializers.SubmissionSerializer)
+    def post(self, request: Request, pk: str) -> Response:
+        submission = self.submission(to_change=True)
+        try:
+            actions.run_late(submission=submission, by=request.user)
         except actions.Refused as refusal:
             raise Conflict(str(refusal)) from refusal
         return self.answer(submission)

@@ -5,19 +5,22 @@ from collections.abc import Sequence
 
 from django.http import HttpResponse
 
-from challenges.models import Challenge
+from challenges.models import Phase
 from submissions import boards as shown
 from submissions.models import Submission
-from submissions.views.common import SiteRequest, fragment_etag, live_view, page_or_fragment, visit
+from submissions.views.common import SiteRequest, Visit, fragment_etag, live_view, page_or_fragment, visit
 
 
 @live_view(fragment_etag)
 def boards(request: SiteRequest, slug: str) -> HttpResponse:
     """Both boards, and the picture of utility against privacy. Organisers see the exact figures."""
     here = visit(request, slug)
-    defenses = _rows(here.challenge, Submission.Kind.DEFENSE, here.is_organiser)
-    attacks = _rows(here.challenge, Submission.Kind.ATTACK, here.is_organiser)
-    context = here.context(tab="boards", defenses=defenses, attacks=attacks, points=_points(defenses))
+    phase = shown.phase_of(here.challenge, request.GET.get("phase", ""))
+    defenses = _rows(here, Submission.Kind.DEFENSE, phase)
+    attacks = _rows(here, Submission.Kind.ATTACK, phase)
+    context = here.context(
+        tab="boards", shown_phase=phase, defenses=defenses, attacks=attacks, points=_points(defenses)
+    )
     return page_or_fragment(request, "challenges/boards.html", "challenges/_boards.html", context)
 
 
@@ -25,7 +28,8 @@ def boards(request: SiteRequest, slug: str) -> HttpResponse:
 def matrix(request: SiteRequest, slug: str) -> HttpResponse:
     """The heat table: defenses as rows, attacks as columns, the mean leak in each cell."""
     here = visit(request, slug)
-    table = shown.matrix(challenge=here.challenge)
+    phase = shown.phase_of(here.challenge, request.GET.get("phase", ""))
+    table = shown.matrix(challenge=here.challenge, phase=phase)
     rows = [
         (
             defense,
@@ -34,12 +38,12 @@ def matrix(request: SiteRequest, slug: str) -> HttpResponse:
         for defense in table.defenses
     ]
     voided = [(attack, defense, cell) for defense, cells in rows for attack, cell in cells if cell and cell.void_reason]
-    context = here.context(tab="matrix", attacks=table.attacks, rows=rows, voided=voided)
+    context = here.context(tab="matrix", shown_phase=phase, attacks=table.attacks, rows=rows, voided=voided)
     return page_or_fragment(request, "challenges/matrix.html", "challenges/_matrix.html", context)
 
 
-def _rows(challenge: Challenge, kind: str, organiser: bool) -> Sequence[shown.Row]:
-    return shown.board(challenge=challenge, kind=kind, organiser=organiser)
+def _rows(here: Visit, kind: str, phase: Phase | None) -> Sequence[shown.Row]:
+    return shown.board(challenge=here.challenge, kind=kind, organiser=here.is_organiser, phase=phase)
 
 
 def _points(defenses: Sequence[shown.Row]) -> str:

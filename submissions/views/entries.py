@@ -13,8 +13,9 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
+from challenges.models import Phase
 from sandbox.models import Run
-from submissions import actions, boards, logs, quotas, timeline
+from submissions import actions, boards, finals, logs, quotas, timeline
 from submissions.models import Step, Submission
 from submissions.states import READY, UNDER_WAY, State
 from submissions.views.common import (
@@ -46,6 +47,8 @@ def own(request: SiteRequest, slug: str) -> HttpResponse:
         tab="submissions",
         page=Paginator(entries, ENTRIES_PER_PAGE).get_page(request.GET.get("page")),
         quota=quotas.left(here.team) if here.team else None,
+        picks=finals.picks_of(here.team) if here.team and here.challenge.final else (),
+        may_run_late=_takes_late(here),
         refused=here.team.pushes.refused_lately()[:MOST_REFUSED] if here.team else (),
         ready=READY,
     )
@@ -53,14 +56,17 @@ def own(request: SiteRequest, slug: str) -> HttpResponse:
 
 
 def _detail_etag(request: SiteRequest, pk: Any) -> str | None:
-    """Also changes when a run of the entry starts, of which the challenge's version knows nothing."""
+    """Also changes when a run of the entry starts, of which the challenge's version knows nothing.
+
+    Runs of a final that is not revealed change nothing that a team could notice.
+    """
     if not request.htmx:
         return None
     fields = ("challenge__version", "state", "active", "upload__offset")
     state = Submission.objects.readable_by(request.user).filter(pk=pk).values_list(*fields).first()
     if state is None:
         return None
-    runs = Step.objects.filter(submission=pk, duel=None).values_list("run__state", flat=True)
+    runs = Step.objects.known().filter(submission=pk, duel=None).values_list("run__state", flat=True)
     return etag(request, *state, *runs)
 
 
@@ -74,7 +80,8 @@ def detail(request: SiteRequest, pk: Any) -> HttpResponse:
         tab="submissions",
         submission=submission,
         way=way,
-        row=_row(submission, here),
+        row=_row(submission, here, submission.first_phase or here.challenge.development),
+        shown_row=_row(submission, here, here.challenge.shown_phase),
         tail=_tail(way),
         private_runs=_private_runs(submission) if here.is_organiser else (),
         may_change=request.user.has_perm("submissions.change_submission", submission),
@@ -135,6 +142,26 @@ def choose(request: HttpRequest, pk: Any) -> HttpResponse:
     return redirect("challenge_submissions", slug=submission.challenge.slug)
 
 
+@require_POST
+@login_required
+def pick(request: HttpRequest, pk: Any) -> HttpResponse:
+    """Picks the entry for the final, takes that back, or (`late`) runs it there without a rank."""
+    submission = _own_entry(request, pk)
+    late, picked = request.POST.get("late") == "1", request.POST.get("picked") == "1"
+    try:
+        if late:
+            actions.run_late(submission=submission, by=request.user)
+            said = _("“%(name)s” runs in the final, without a rank. Its result comes with the others.")
+        else:
+            actions.pick(submission=submission, picked=picked, by=request.user)
+            said = _("“%(name)s” is picked for the final.") if picked else _("“%(name)s” is not picked any more.")
+    except actions.Refused as refusal:
+        messages.error(request, str(refusal))
+    else:
+        messages.success(request, said % {"name": submission.name})
+    return redirect("challenge_submissions", slug=submission.challenge.slug)
+
+
 def _entry(request: HttpRequest, pk: Any) -> tuple[Submission, Visit]:
     readable = Submission.objects.readable_by(request.user).with_context()
     submission = get_object_or_404(readable.prefetch_related("challenge__phases"), pk=pk)
@@ -148,12 +175,18 @@ def _own_entry(request: HttpRequest, pk: Any) -> Submission:
     return submission
 
 
-def _row(submission: Submission, here: Visit) -> boards.Row | None:
-    """The entry's line on its board, if it has come that far."""
-    if submission.state not in READY or not submission.active:
+def _row(submission: Submission, here: Visit, phase: Phase | None) -> boards.Row | None:
+    """The entry's line on the board of a phase, if it has come that far there."""
+    if submission.state not in READY or phase is None or phase.is_sealed:
         return None
-    rows = boards.board(challenge=here.challenge, kind=submission.kind, organiser=here.is_organiser)
+    rows = boards.board(challenge=here.challenge, kind=submission.kind, organiser=here.is_organiser, phase=phase)
     return next((row for row in rows if row.submission.pk == submission.pk), None)
+
+
+def _takes_late(here: Visit) -> bool:
+    """Whether an older entry may be run in the final now."""
+    phase = here.challenge.current_phase
+    return phase is not None and phase.is_final and phase.is_frozen
 
 
 def _tail(way: timeline.Timeline) -> str:

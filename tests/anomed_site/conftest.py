@@ -1,19 +1,33 @@
 """What the pages' tests share: a field of scored entries, and pages asked for as several kinds of person."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.test import Client
+from playwright.sync_api import Browser, sync_playwright
 
 from anomed_site.models import User
 from challenges.models import Challenge
 from sandbox.models import Image, Run
 from submissions.models import Duel, Release, Standing, Step, Submission, Team
 
+BROWSERS = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 LEAKS = [[0.123, 0.123], [0.123, 0.123]]  # of the two folds, A and B each
 NUMBERS = {"utility": 0.8123, "privacy": 0.9, "worst_leak": 0.02, "mean_leak": 0.02}
 WHO = ("anonymous", "carl", "ada", "ben", "olga")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real one, for tests of a running arena."""
+    browser_path = next(path for path in BROWSERS if Path(path).exists())
+    with sync_playwright() as playwright:
+        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+        launched = playwright.chromium.launch(executable_path=browser_path, args=flags)
+        yield launched
+        launched.close()
 
 
 @pytest.fixture

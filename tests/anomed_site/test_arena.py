@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 import schemathesis
 from anomed import archives, images
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from sklearn.datasets import load_breast_cancer
@@ -31,7 +31,6 @@ pytestmark = pytest.mark.xdist_group("arena")
 
 # A value that a real table would not hold twice, in the middle of a column's range.
 CANARY_NUMBER = 103.9173
-BROWSERS = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 
 # A defense that tries to tell its team what it read: in its log, its errors, its model and the names of its columns.
 NOSY = """
@@ -91,16 +90,6 @@ def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
         running.stop()
         if leftover := running.containers():
             pytest.fail(f"Containers were left over: {leftover}")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    browser_path = next(path for path in BROWSERS if Path(path).exists())
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
-        launched = playwright.chromium.launch(executable_path=browser_path, args=flags)
-        yield launched
-        launched.close()
 
 
 def join(arena: Arena, email: str, team: str) -> None:

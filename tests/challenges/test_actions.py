@@ -33,6 +33,14 @@ def published(draft: Challenge, olga: User) -> Challenge:
     return actions.publish(challenge=draft, by=olga)
 
 
+@pytest.fixture
+def on_the_way(draft: Challenge, olga: User) -> Challenge:
+    """Published, with a final of three seeds to come."""
+    actions.save_phase(phase=Phase(challenge=draft, kind="final", seeds=3), by=olga)
+    checked(draft)
+    return actions.publish(challenge=draft, by=olga)
+
+
 # Data ------------------------------------------------------------------------------------------------------
 
 
@@ -226,13 +234,13 @@ def test_a_phase_that_is_over_by_now_keeps_a_checked_draft_back(draft: Challenge
         actions.publish(challenge=draft, by=olga)
 
 
-def test_a_final_phase_keeps_a_checked_draft_back(draft: Challenge, olga: User) -> None:
-    draft.phases.update(closes_at=timezone.now() + timedelta(days=1))
-    opens_at = timezone.now() + timedelta(days=2)
-    actions.save_phase(phase=Phase(challenge=draft, kind="final", opens_at=opens_at), by=olga)
+def test_a_final_opens_when_development_is_over_not_when_it_is_published(draft: Challenge, olga: User) -> None:
+    actions.save_phase(phase=Phase(challenge=draft, kind="final", seeds=3), by=olga)
     checked(draft)
-    with pytest.raises(Refused, match="cannot be played yet"):
-        actions.publish(challenge=draft, by=olga)
+    published = actions.publish(challenge=draft, by=olga)
+    development, final = published.phases.all()
+    assert (development.is_open, final.is_open, final.opens_at) == (True, False, None)
+    assert published.current_phase == development
 
 
 def test_a_failed_check_keeps_a_draft_back(olga: User) -> None:
@@ -357,3 +365,62 @@ def test_the_organisers_group_is_there() -> None:
     held = set(Group.objects.get(name=ORGANISERS).permissions.values_list("codename", flat=True))
     assert {"add_challenge", "change_challenge", "view_challenge", "change_phase"} <= held
     assert "change_dataset" not in held
+
+
+# The final -------------------------------------------------------------------------------------------------
+
+
+def test_freezing_ends_development_begins_the_final_and_is_on_record(on_the_way: Challenge, olga: User) -> None:
+    before = on_the_way.version
+    frozen = actions.freeze(challenge=on_the_way, by=olga)
+    development, final = frozen.phases.all()
+    assert development.closes_at == final.frozen_at == final.opens_at
+    assert frozen.current_phase == final  # late entries may come
+    assert frozen.version > before
+    line = final.history.first()
+    assert (line.history_user, line.history_change_reason) == (olga, "picks frozen")
+    with pytest.raises(Refused, match="frozen already"):
+        actions.freeze(challenge=on_the_way, by=olga)
+
+
+def test_a_final_with_a_date_waits_for_it(on_the_way: Challenge, olga: User) -> None:
+    later = timezone.now() + timedelta(days=3)
+    on_the_way.phases.filter(kind="final").update(opens_at=later)
+    frozen = actions.freeze(challenge=on_the_way, by=olga)
+    assert frozen.final is not None
+    assert frozen.final.opens_at == later
+    assert frozen.current_phase is None
+    with pytest.raises(Refused, match="has not begun"):
+        actions.reveal(challenge=frozen, by=olga)
+
+
+def test_what_is_frozen_stays_frozen(on_the_way: Challenge, olga: User) -> None:
+    frozen = actions.freeze(challenge=on_the_way, by=olga)
+    development = frozen.development
+    assert development is not None
+    development.closes_at = timezone.now() + timedelta(days=1)
+    with pytest.raises(Refused, match="its end cannot be changed any more"):
+        actions.save_phase(phase=development, by=olga)
+
+
+def test_without_a_final_or_out_of_order_there_is_nothing_to_freeze_or_reveal(published: Challenge, olga: User) -> None:
+    for verb in (actions.freeze, actions.reveal):
+        with pytest.raises(Refused, match="has no final phase"):
+            verb(challenge=published, by=olga)
+    with pytest.raises(Refused, match="no final under way"):
+        actions.repeat_faults(challenge=published, by=olga)
+    Phase.objects.create(challenge=published, kind="final", seeds=3)
+    with pytest.raises(Refused, match="Freeze the picks first"):
+        actions.reveal(challenge=published, by=olga)
+    actions.close(challenge=published, by=olga)
+    with pytest.raises(Refused, match="Only a published challenge"):
+        actions.freeze(challenge=published, by=olga)
+
+
+def test_a_final_that_nobody_is_in_can_be_revealed_once(on_the_way: Challenge, olga: User) -> None:
+    frozen = actions.freeze(challenge=on_the_way, by=olga)
+    revealed = actions.reveal(challenge=frozen, by=olga)
+    assert revealed.shown_phase == revealed.final
+    assert revealed.sealed_final is None
+    with pytest.raises(Refused, match="revealed already"):
+        actions.reveal(challenge=frozen, by=olga)

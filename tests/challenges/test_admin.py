@@ -17,7 +17,7 @@ from django_q.models import OrmQ
 
 from anomed_site.models import User
 from challenges import actions, tasks
-from challenges.models import Challenge, CheckReport
+from challenges.models import Challenge, CheckReport, Phase
 from challenges.permissions import ORGANISERS
 from tests.challenges.conftest import clinic
 from tests.challenges.organisers import breast_cancer_csv, checked, csv_of, give_data, new_challenge, small_draft
@@ -201,11 +201,43 @@ def test_settings_of_a_scenario_are_told_and_checked(site: Client, draft: Challe
     assert draft.options == {}
 
 
-def test_only_phases_that_can_be_played_are_offered(site: Client, draft: Challenge) -> None:
-    assert 'value="final"' not in site.get(page("change", draft)).content.decode()
+def test_a_final_that_names_no_seeds_gets_three(site: Client, draft: Challenge) -> None:
     form = settings_form(slug="small", organiser_emails="olga@hospital.test")
-    refused = site.post(page("change", draft), {**form, **phase_form(draft.phases.get(), kind="final")})
-    assert "final is not one of the available choices" in text(refused)
+    final = {"kind": "final", "seeds": "", "folds": "", "challenge": draft.pk}
+    both = {**phase_form(draft.phases.get()), "phases-TOTAL_FORMS": 2}
+    both |= {f"phases-1-{name}": value for name, value in final.items()}
+    assert site.post(page("change", draft), {**form, **both}).status_code == 302
+    assert list(draft.phases.values_list("kind", "seeds", "folds")) == [("development", 1, 2), ("final", 3, 1)]
+
+
+def test_an_organiser_freezes_and_reveals_after_a_question_each(site: Client, published: Challenge) -> None:
+    Phase.objects.create(challenge=published, kind="final", seeds=3, folds=1)
+    shown = text(site.get(page("final", published)))
+    assert "until you freeze the picks" in shown
+    assert "Final picks are open" in shown  # its step, with where it stands
+    assert "This cannot be undone" in text(site.get(page("freeze", published)))
+    shown = text(site.post(page("freeze", published), follow=True))
+    assert "The picks are frozen." in shown
+    assert "0 of 0 runs are over." in shown
+    assert "Late entries end here." in text(site.get(page("close", published)))
+    assert "Everybody sees the final standings" in text(site.get(page("reveal", published)))
+    shown = text(site.post(page("reveal", published), follow=True))
+    assert "The results are revealed." in shown
+    assert "Freeze the picks now" not in shown
+    assert "revealed already" in text(site.get(page("reveal", published)))
+
+
+def test_only_its_organiser_comes_near_a_final(client: Client, published: Challenge, ada: User) -> None:
+    Phase.objects.create(challenge=published, kind="final", seeds=3, folds=1)
+    ada.is_staff = True
+    ada.save()
+    ada.groups.add(Group.objects.get(name=ORGANISERS))
+    client.force_login(ada)
+    for name in ("final", "freeze", "reveal"):
+        assert client.get(page(name, published)).status_code in (302, 403, 404)
+        assert client.post(page(name, published)).status_code in (302, 403, 404)
+    final = published.phases.get(kind="final")
+    assert (final.frozen_at, final.revealed_at) == (None, None)
 
 
 def test_a_table_that_cannot_be_read_is_refused_with_a_sentence(site: Client, draft: Challenge) -> None:

@@ -99,12 +99,6 @@ def rewritten(folder: Path) -> Callable[[str, str], Path]:
     return rewrite
 
 
-@pytest.fixture
-def playable(rewritten: Callable[[str, str], Path]) -> Path:
-    """The folder without its final phase, which cannot be published yet."""
-    return rewritten(TOML[TOML.index('[[phases]]\nkind = "final"') :], "")
-
-
 def facts(challenge: Challenge) -> dict[str, Any]:
     """What makes a challenge, its name and its secrets aside."""
     own = {"id", "slug", "version", "created_at", "published_at", "closed_at", "status"}
@@ -136,6 +130,11 @@ def test_a_folder_becomes_a_draft(folder: Path, olga: User) -> None:
     development, final = challenge.phases.order_by("kind")
     assert (development.opens_at, development.closes_at) == (None, datetime(2040, 6, 30, 16, 0, tzinfo=UTC))
     assert (final.opens_at, final.seeds, final.folds) == (datetime(2040, 7, 1, 12, 0, tzinfo=UTC), 3, 1)
+
+
+def test_a_final_that_names_no_seeds_gets_three(rewritten: Callable[[str, str], Path], olga: User) -> None:
+    challenge = bundles.load(folder=rewritten("seeds = 3\nfolds = 1\n", ""), by=olga)
+    assert list(challenge.phases.values_list("kind", "seeds", "folds")) == [("development", 1, 2), ("final", 3, 1)]
 
 
 def test_importing_again_changes_nothing(folder: Path, olga: User) -> None:
@@ -196,8 +195,7 @@ def test_options_of_the_scenario_travel_along(
     assert facts(again) == facts(challenge)
 
 
-def test_a_published_challenge_is_not_overwritten(playable: Path, olga: User) -> None:
-    folder = playable
+def test_a_published_challenge_is_not_overwritten(folder: Path, olga: User) -> None:
     challenge = bundles.load(folder=folder, by=olga)
     checked(challenge)
     actions.publish(challenge=challenge, by=olga)
@@ -291,8 +289,7 @@ def test_a_crooked_folder_is_refused_by_name(
     assert not Challenge.objects.exists()
 
 
-def test_commands_import_publish_and_export(playable: Path, olga: User, tmp_path: Path, capsys: Any) -> None:
-    folder = playable
+def test_commands_import_publish_and_export(folder: Path, olga: User, tmp_path: Path, capsys: Any) -> None:
     call_command("challenge_import", str(folder), organiser="olga@hospital.test", publish=True)
     challenge = Challenge.objects.get(slug="ward")
     assert challenge.status == Challenge.Status.PUBLISHED
@@ -308,8 +305,8 @@ def test_commands_import_publish_and_export(playable: Path, olga: User, tmp_path
         call_command("challenge_export", "nothing", str(tmp_path / "elsewhere"))
 
 
-def test_commands_check_and_publish_step_by_step(playable: Path, olga: User) -> None:
-    call_command("challenge_import", str(playable), verbosity=0)
+def test_commands_check_and_publish_step_by_step(folder: Path, olga: User) -> None:
+    call_command("challenge_import", str(folder), verbosity=0)
     with pytest.raises(CommandError, match="Run the check first"):
         call_command("challenge_publish", "ward")
     call_command("challenge_check", "ward")

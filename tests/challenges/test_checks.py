@@ -270,7 +270,10 @@ DAY = timedelta(days=1)
         ([{"kind": "development", "folds": 1}], "phase-units"),
         ([{"kind": "development"}, {"kind": "final", "opens_at": DAY}], "phases-overlap"),
         ([{"kind": "development", "closes_at": 2 * DAY}, {"kind": "final", "opens_at": DAY}], "phases-overlap"),
-        ([{"kind": "development", "closes_at": DAY}, {"kind": "final", "opens_at": DAY}], "phase-unplayed"),
+        ([{"kind": "development", "closes_at": 2 * DAY}, {"kind": "final", "closes_at": DAY}], "phases-overlap"),
+        ([{"kind": "development"}, {"kind": "final", "seeds": 1, "folds": 1}], "phase-units"),
+        ([{"kind": "development"}, {"kind": "final", "seeds": 3}], "final-by-hand"),
+        ([{"kind": "development", "closes_at": DAY}, {"kind": "final", "opens_at": 2 * DAY}], "final-by-date"),
     ],
 )
 def test_the_calendar(phases: list[dict[str, Any]], expected: str, olga: User) -> None:

@@ -205,6 +205,13 @@ def test_a_failed_rehearsal_shows_reason_and_log(signed_in: Arena, anomed: Anome
     assert told[-1] == "  | ModuleNotFoundError: No module named 'torch'"
 
 
+def test_nobody_waits_for_what_is_secret_until_the_reveal(signed_in: Arena, anomed: Anomed, archive: Path) -> None:
+    signed_in.story = [{"state": "checking"}, {"state": "queued", "late": True, "sealed": True}]
+    done = anomed("submit", "demo", "--defense", archive, "--full", "--wait")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1].startswith("late: it runs in the final, without a rank.")
+
+
 def test_status_log_withdraw(signed_in: Arena, anomed: Anomed, archive: Path) -> None:
     signed_in.story = [{"state": "queued"}]
     anomed("submit", "demo", "--defense", archive, "--full", "-m", "my note")
