@@ -54,7 +54,7 @@ class ResampledDefense:
 
     def worst_leak(self, metric: int | None = None) -> Floats:
         """W before clipping, cross-fitted anew in each resample: [R]. Of one metric alone, if it is given."""
-        return ranking.worst_leak(self.leaks if metric is None else self.leaks[..., [metric]])
+        return ranking.worst_leak(self.leaks if metric is None or not self.whole else self.leaks[..., [metric]])
 
     @cached_property
     def added(self) -> dict[UUID, Floats]:

@@ -45,9 +45,9 @@ def normalised_utility(u: Floats, trivial: float, reference: float) -> Floats:
 def worst_leak(leaks: Floats) -> Floats:
     """`duel.crossfit(...).mean` (W before clipping) in each resample: [R, units, attacks, metrics] -> [R]."""
     resamples, units = leaks.shape[:2]
-    flat = leaks.reshape(resamples, units, -1)
-    if flat.shape[2] == 0:
+    if leaks.size == 0:  # nobody has attacked yet
         return np.zeros(resamples)
+    flat = leaks.reshape(resamples, units, -1)
     others = (flat.sum(axis=1, keepdims=True) - flat) / (units - 1) if units > 1 else flat
     chosen = others.argmax(axis=2)[:, :, None]
     return np.asarray(np.take_along_axis(flat, chosen, axis=2).mean(axis=(1, 2)))
