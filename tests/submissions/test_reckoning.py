@@ -270,7 +270,7 @@ def test_utilities_climb_a_ladder_while_a_team_can_try_again(phase: Phase, enter
     standings.refresh_all(phase.challenge)
     assert row_of(first).public_utility == 0.5
     assert Standing.objects.get(submission__name="same").public_utility == 0.5
-    Phase.objects.update(kind=Phase.Kind.FINAL)
+    Phase.objects.update(kind=Phase.Kind.FINAL, revealed_at=timezone.now())
     Submission.objects.update(picked=True)
     Standing.objects.all().delete()
     standings.refresh_all(Challenge.objects.get())
