@@ -343,6 +343,10 @@ def test_every_sentence_can_be_said(draft: Challenge) -> None:
             "cpus",
             "gpus",
             "ranking",
+            "known",
+            "earlier",
+            "later",
+            "secret",
         ],
         0.12345,
     )
