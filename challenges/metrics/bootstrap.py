@@ -26,6 +26,8 @@ RESAMPLES: Final = 1000
 # Numbers in a block: a few matrices of this size are held at a time. They fit into the cache, which makes it five times
 # faster than blocks of half a million.
 _BLOCK: Final = 100_000
+# Records drawn at a time: 100 MB of numbers. All resamples of a large test part at once would take gigabytes.
+_DRAWN: Final = 4_000_000
 
 
 def draw(key: bytes, strata: ArrayLike) -> Counts:
@@ -37,12 +39,11 @@ def draw(key: bytes, strata: ArrayLike) -> Counts:
     counts = np.zeros((RESAMPLES, len(groups)), dtype=np.int16)
     for stratum in np.unique(groups):
         inside = np.flatnonzero(groups == stratum)
-        size = len(inside)
-        stream = hashlib.shake_256(key + f"\x1fresample\x1f{stratum}".encode()).digest(4 * RESAMPLES * size)
-        # 32 bits scaled to the size: no record is preferred by more than size / 2^32
-        drawn = (np.frombuffer(stream, dtype="<u4").astype(np.uint64) * np.uint64(size)) >> np.uint64(32)
-        cells = drawn.reshape(RESAMPLES, size).astype(np.int64) + size * np.arange(RESAMPLES)[:, None]
-        counts[:, inside] = np.bincount(cells.ravel(), minlength=RESAMPLES * size).reshape(RESAMPLES, size)
+        step = max(1, _DRAWN // len(inside))
+        for start in range(0, RESAMPLES, step):
+            name = f"\x1fresample\x1f{stratum}" + (f"\x1f{start}" if start else "")
+            many = min(step, RESAMPLES - start)
+            counts[start : start + many, inside] = _drawn(key + name.encode(), many, len(inside))
     return counts
 
 
@@ -107,6 +108,15 @@ def unpack(stored: bytes) -> Floats:
     """Stored replicates as an array."""
     array: NDArray[Any] = np.load(io.BytesIO(stored), allow_pickle=False)
     return array.astype(np.float64)
+
+
+def _drawn(key: bytes, resamples: int, size: int) -> NDArray[np.int64]:
+    """How often each of `size` records is in each of so many resamples: [resamples, size]."""
+    stream = hashlib.shake_256(key).digest(4 * resamples * size)
+    # 32 bits scaled to the size: no record is preferred by more than size / 2^32
+    drawn = (np.frombuffer(stream, dtype="<u4").astype(np.uint64) * np.uint64(size)) >> np.uint64(32)
+    cells = drawn.reshape(resamples, size).astype(np.int64) + size * np.arange(resamples)[:, None]
+    return np.bincount(cells.ravel(), minlength=resamples * size).reshape(resamples, size)
 
 
 def _auroc(truth: NDArray[np.int64], answers: Floats, counts: Counts) -> Floats:

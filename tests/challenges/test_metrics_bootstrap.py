@@ -42,6 +42,17 @@ def test_resamples_keep_the_size_of_each_stratum_and_follow_from_the_key() -> No
     assert (counts != bootstrap.draw(b"another", strata)).any()
 
 
+def test_large_tables_are_drawn_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    strata = np.arange(90) % 3 == 0
+    at_once = bootstrap.draw(b"key", strata)
+    monkeypatch.setattr(bootstrap, "_DRAWN", 100 * 60)
+    counts = bootstrap.draw(b"key", strata)
+    for side in (strata, ~strata):
+        assert (counts[:, side].sum(axis=1) == side.sum()).all()
+    np.testing.assert_array_equal(counts[:100], at_once[:100])
+    assert len(np.unique(counts, axis=0)) == bootstrap.RESAMPLES  # no part repeats another
+
+
 def test_every_record_is_drawn_as_often_as_any_other() -> None:
     counts = bootstrap.draw(b"key", np.zeros(200, dtype=int)).astype(float)
     means = counts.mean(axis=0)  # each of 200 means has a standard error of about sqrt(1 / 1000)
