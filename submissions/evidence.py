@@ -20,7 +20,7 @@ from challenges.models import Challenge, Phase
 from challenges.scenarios import registry
 from challenges.scenarios.base import CONTRACT
 from challenges.scenarios.criteria import CRITERIA
-from submissions import boards
+from submissions import boards, matrix
 from submissions.models import Duel, Exposure, Standing, Submission
 from submissions.states import READY
 
@@ -333,10 +333,10 @@ def _criteria(challenge: Challenge) -> tuple[Criterion, ...]:
 
 def _epsilon(defense: Submission, strongest: Sequence[Duel], eye: _Eye) -> Epsilon:
     """The audited bound is that of the strongest attack, proved in every seed: the highest would be so by chance."""
-    found = [duel.detail.get("epsilon") for duel in strongest]
-    bounds = [bound for bound in found if isinstance(bound, int | float)]  # a secret column may have that name
-    audited = eye.number(min(bounds)) if bounds else None
-    return Epsilon(defense.declared_epsilon, defense.declared_delta, audited)
+    found = [matrix.audited(duel.detail.get("epsilon")) for duel in strongest]
+    bounds = [bound for bound in found if bound is not None]
+    proved = eye.number(min(bounds)) if bounds else None
+    return Epsilon(defense.declared_epsilon, defense.declared_delta, proved)
 
 
 def _method(defense: Submission, phase: Phase) -> Method:

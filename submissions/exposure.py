@@ -16,6 +16,7 @@ from challenges.models import Phase
 from challenges.scenarios import registry
 from submissions import scoring
 from submissions.models import Duel, Exposure, Release, Step, Submission
+from submissions.states import READY
 
 # A measurement takes a second or a few; the sweep that asks for them comes every minute.
 _AT_A_TIME: Final = 5
@@ -26,7 +27,10 @@ _CONTEXT: Final = (
     "previous__run",
     "duel__release__submission",
 )
-_COUNTS: Final = Q(duels__state=Duel.State.DONE, duels__void_reason="")
+# Of attacks that take part, in whichever phase: those that were taken out have left the matrix, and the card with it.
+_COUNTS: Final = Q(duels__state=Duel.State.DONE, duels__void_reason="", duels__attack__state__in=READY) & (
+    Q(duels__attack__active=True) | Q(duels__attack__picked=True)
+)
 
 log = structlog.get_logger("submissions")
 
@@ -45,7 +49,7 @@ def measure_defense(submission: Submission, phase: Phase, duels: int) -> Exposur
     try:
         releases = [_told(steps) for steps in _steps(submission, phase)]
         facts = measure([told for told in releases if told is not None]).to_json()
-    except ValueError as error:  # too few records, or nothing that can be measured
+    except (ValueError, OSError) as error:  # too few records, nothing that can be measured, or a file that is gone
         log.info("exposure_not_measured", submission=str(submission.pk), why=str(error))
         facts = {}
     exposure, _created = Exposure.objects.update_or_create(
@@ -79,6 +83,7 @@ def _steps(submission: Submission, phase: Phase) -> Iterator[Sequence[Step]]:
     steps = Step.objects.filter(
         duel__release__submission=submission,
         duel__release__phase=phase,
+        duel__attack__in=Submission.objects.taking_part(phase),
         duel__state=Duel.State.DONE,
         duel__void_reason="",
     )

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -44,7 +45,7 @@ class Faced:
         roles: dict[UUID, str] = {}
         epsilon = 0.0
         for attack, role, leak, error, bound in rows:
-            epsilon = max(epsilon, bound or 0.0)
+            epsilon = max(epsilon, audited(bound) or 0.0)
             leaks[attack] += leak
             errors[attack] += error
             finished[attack] += 1
@@ -55,6 +56,11 @@ class Faced:
         baselines = [place for place, attack in enumerate(whole) if roles[attack] == Submission.Role.BASELINE]
         baseline_leak = metrics.crossfit_worst_leak(array[:, baselines]) if baselines else 0.0
         return cls(attacks=whole, leaks=array, errors=spread, baseline_leak=baseline_leak, epsilon=epsilon)
+
+
+def audited(found: Any) -> float | None:
+    """The audited bound that the detail of a duel has under "epsilon"; a secret column may have that name instead."""
+    return float(found) if isinstance(found, int | float) else None
 
 
 def strict_metric(challenge: Challenge) -> int:

@@ -11,6 +11,7 @@ from challenges.metrics import bootstrap, ranking
 from challenges.models import Phase
 from challenges.scenarios.base import Floats
 from sandbox.reasons import Reason
+from submissions.matrix import audited
 from submissions.models import Duel, Submission
 
 
@@ -134,7 +135,9 @@ def defense(submission: Submission, phase: Phase) -> ResampledDefense:
         if state == Duel.State.FAILED:
             failed[attack] += 1
         else:
-            duels.append(ResampledDuel(attack, seed, _replicates(f"duel {pk}", leaks, errors, stored), epsilon or 0.0))
+            duels.append(
+                ResampledDuel(attack, seed, _replicates(f"duel {pk}", leaks, errors, stored), audited(epsilon) or 0.0)
+            )
     return ResampledDefense(utility, len(utilities), duels, dict(failed))
 
 

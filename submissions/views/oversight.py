@@ -36,7 +36,7 @@ def void(request: HttpRequest, slug: str) -> HttpResponse:
     number = request.POST.get("duel", "")
     duels = Duel.objects.filter(attack__challenge=here.challenge)
     duel = get_object_or_404(
-        duels.select_related("attack__challenge", "release__submission"), pk=number if number.isdigit() else 0
+        duels.select_related("attack__challenge", "release__submission"), pk=number if number.isdecimal() else 0
     )
     names = {"attack": duel.attack.name, "defense": duel.release.submission.name}
     try:

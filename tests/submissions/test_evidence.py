@@ -99,6 +99,9 @@ def test_a_new_duel_measures_again_and_a_void_one_does_not_count(met: Submission
     Duel.objects.filter(attack__name="sharp").update(void_reason="It was told.")
     assert exposure.measure_due() == 1
     assert Exposure.objects.get().facts["attacks"] == 3
+    Submission.objects.filter(name="late").update(state="disqualified", active=False)
+    assert exposure.measure_due() == 1
+    assert Exposure.objects.get().facts["attacks"] == 2
 
 
 def test_what_cannot_be_measured_is_not_asked_for_again(met: Submission, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,6 +111,16 @@ def test_what_cannot_be_measured_is_not_asked_for_again(met: Submission, monkeyp
     card = evidence.card(met)
     assert card is not None
     assert card.exposure is None
+
+
+def test_a_file_that_is_gone_keeps_nobody_else_waiting(met: Submission, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_args: Any) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(type(registry.get("model-membership")), "told", gone)
+    assert exposure.measure_due() == 1
+    assert exposure.measure_due() == 0
+    assert Exposure.objects.get().facts == {}
 
 
 def test_results_of_duels_stay_while_their_defense_is_in_play(met: Submission) -> None:

@@ -290,6 +290,14 @@ def test_rows_from_before_there_were_resamples_use_their_standard_errors(phase: 
     assert row_of(defense).band == 1
 
 
+def test_a_secret_column_may_be_called_epsilon(phase: Phase, entered: Entered) -> None:
+    defense, attack = entered("defense", "a"), entered("attack", "x")
+    release = released(defense, phase, 0.75)
+    met(attack, release, 0.1, detail={"epsilon": {"attack": 0.5, "control": 0.4}})
+    reckoned(phase)
+    assert row_of(defense).intervals["worst_leak"]
+
+
 def test_failed_duels_count_as_nothing_taken(phase: Phase, entered: Entered) -> None:
     defense, attack = entered("defense", "forest"), entered("attack", "lira")
     release = released(defense, phase, 0.8)
