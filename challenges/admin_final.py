@@ -85,9 +85,10 @@ class FinalPages(OrganiserPages):
         }
         if not obstacle and challenge.final and (faults := finals.conductor().progress(challenge.final).faults):
             texts["warning"] = ngettext(
-                "The platform spoilt %(number)s run. Its entry is shown without a result unless you repeat it first.",
-                "The platform spoilt %(number)s runs. Their entries are shown without a result unless you repeat them "
-                "first.",
+                "The platform spoilt %(number)s run. Repeat it first: a defense that misses a run has no score, and an "
+                "attack that misses a duel is left out of that defense’s worst leak, which makes it look safer.",
+                "The platform spoilt %(number)s runs. Repeat them first: a defense that misses a run has no score, and "
+                "an attack that misses a duel is left out of that defense’s worst leak, which makes it look safer.",
                 faults,
             ) % {"number": faults}
         done = _("The results are revealed.")
