@@ -231,6 +231,12 @@ class Cells:
         return [rendered[code] for code in self.codes]
 
     @property
+    def text_bytes(self) -> int:
+        """How many bytes the canonical texts of all rows take together."""
+        lengths = [len((render(cell, self.column) or "").encode()) for cell in self.distinct]
+        return int(np.array(lengths, dtype=np.int64)[self.codes].sum())
+
+    @property
     def plain(self) -> NDArray[np.bool_]:
         """Which rows hold a single value."""
         return np.array([cell is not None and cell.is_value for cell in self.distinct], dtype=np.bool_)[self.codes]

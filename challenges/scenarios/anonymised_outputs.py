@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -10,11 +11,16 @@ import pyarrow as pa
 
 from challenges.anonymised import from_texts
 from challenges.generalised import Cells, longest
-from challenges.scenarios.base import Floats
+from challenges.scenarios.base import Floats, OutputProblem
 from challenges.scenarios.outputs import TOKEN_LENGTH, caps_for, find, told
 from challenges.schema import Column, TableError
 from challenges.splits import Positions
 from challenges.untrusted import read_cells
+
+# Bytes of a release's cells: 64 MB, in large tables as many for each cell as a long interval takes. A small file can
+# repeat a set of hundreds of categories in every row; workers and attacks would hold gigabytes of it.
+_MOST_TEXT: Final = 64 << 20
+_TEXT_PER_CELL: Final = 64
 
 
 def read_anonymised(folder: Path, name: str, columns: tuple[Column, ...], rows: int) -> dict[str, Cells]:
@@ -29,6 +35,8 @@ def read_anonymised(folder: Path, name: str, columns: tuple[Column, ...], rows: 
         read = {column.name: _cells(values[column.name], column) for column in columns}
         if not len(read[columns[0].name]):
             raise TableError("There are no rows; at least one is needed.")
+    if sum(cells.text_bytes for cells in read.values()) > max(_MOST_TEXT, _TEXT_PER_CELL * rows * len(columns)):
+        raise OutputProblem("too_large", f"The cells of {path.name} are too long together. Use smaller sets.")
     return read
 
 

@@ -16,9 +16,10 @@ import pytest
 from challenges import anonymised, splits, tables
 from challenges.metrics import bootstrap, risk
 from challenges.scenarios import registry
+from challenges.scenarios.anonymised_outputs import read_anonymised
 from challenges.scenarios.base import Board, Game, OutputProblem
 from challenges.scenarios.trials import Trial
-from challenges.schema import Schema
+from challenges.schema import Column, Schema
 from tests.challenges.conftest import clinic
 
 SCENARIO = registry.get("table-reconstruction")
@@ -257,6 +258,19 @@ def test_cells_that_mean_nothing_are_refused(seat: Seat, tmp_path: Path, column:
     assert f"“{column}”" in problem.value.sentence
     assert "canary" not in problem.value.sentence
     assert "9999" not in problem.value.sentence
+
+
+def test_a_long_set_may_not_be_repeated_in_every_row(tmp_path: Path) -> None:
+    wards = tuple(f"{number:050d}" for number in range(100))
+    column = Column("ward", "category", "feature", categories=wards)
+    every = "{" + ", ".join(wards) + "}"
+    rows = 20_000  # a hundred megabytes, in a file of a few kilobytes
+    pq.write_table(pa.table({"ward": [every] * rows}), tmp_path / "release.parquet")
+    with pytest.raises(OutputProblem, match="too long together") as caught:
+        read_anonymised(tmp_path, "release", (column,), rows)
+    assert caught.value.kind == "too_large"
+    pq.write_table(pa.table({"ward": [every] * 1000}), tmp_path / "release.parquet")
+    assert len(read_anonymised(tmp_path, "release", (column,), rows)["ward"]) == 1000
 
 
 def test_other_columns_than_the_tables_are_refused(seat: Seat, tmp_path: Path) -> None:
