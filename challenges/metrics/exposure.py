@@ -76,10 +76,10 @@ class Exposure:
 
 
 def exposures(member: Flags, scores: Floats) -> Floats:
-    """For each attack the exposure of each record of a unit: the share of (other) non-members that it scores below it.
+    """For each attack the exposure of each record of a unit: the share of non-members that it scores below it.
 
-    `scores` and the result are [attacks, records]. Ties count half. Of a non-member the share is of the others, so that
-    both kinds are measured alike.
+    `scores` and the result are [attacks, records]. Ties count half, a non-member's with itself too:
+    records of one score have one exposure, or tied members would lie a hair above a threshold of tied non-members.
     """
     return _exposures(*_unit(member, scores))
 
@@ -125,9 +125,7 @@ def _exposures(member: Flags, codes: NDArray[np.int64]) -> Floats:
     flat = codes + np.arange(attacks)[:, None] * records  # one range of ranks for each attack
     counts = np.bincount(flat[:, ~member].ravel(), minlength=attacks * records).reshape(attacks, records)
     below = np.take_along_axis(np.cumsum(counts, axis=1) - counts / 2, codes, axis=1)
-    nonmembers = int((~member).sum())
-    own = np.where(member, 0.0, 0.5)  # a non-member is half below itself
-    return np.asarray((below - own) / np.where(member, nonmembers, nonmembers - 1))
+    return np.asarray(below / int((~member).sum()))
 
 
 def _weighted(units: Sequence[Unit]) -> Floats:
