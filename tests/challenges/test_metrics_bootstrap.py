@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from challenges.metrics import bootstrap, membership, utility
@@ -18,7 +18,6 @@ def repeated(values: Any, counts: Any) -> Any:
     return np.repeat(values, counts, axis=0)
 
 
-@settings(deadline=None)
 @given(st.integers(3, 60), st.integers(0, 10_000), st.sampled_from([0, 1, 3]), st.sampled_from([0.01, 0.1, 0.5]))
 def test_auc_and_tpr_are_those_of_the_resampled_records(n: int, seed: int, decimals: int, alpha: float) -> None:
     rng = np.random.default_rng(seed)

@@ -21,7 +21,7 @@ def one_unit(member: np.ndarray, scores: np.ndarray) -> Told:
     return Told(member, np.zeros(len(member), dtype=np.int64), scores)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32), st.integers(4, 14), st.integers(1, 4))
 def test_an_exposure_is_the_share_of_nonmembers_below(seed: int, records: int, attacks: int) -> None:
     random = np.random.default_rng(seed)

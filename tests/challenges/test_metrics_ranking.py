@@ -2,13 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from challenges.metrics import duel, ranking
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 4), st.integers(1, 3))
 def test_each_resample_is_scored_as_the_matrix_is(seed: int, units: int, attacks: int, metrics: int) -> None:
     rng = np.random.default_rng(seed)
@@ -26,7 +25,6 @@ def test_each_resample_is_scored_as_the_matrix_is(seed: int, units: int, attacks
         assert score[r] == pytest.approx(duel.defense_score(utility[r], private[r]))
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 8))
 def test_attacks_are_scored_as_the_matrix_is(seed: int, defenses: int) -> None:
     rng = np.random.default_rng(seed)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from challenges.metrics import duel, ladder, ranking, rankings
@@ -39,7 +39,6 @@ def test_the_pareto_front_comes_first_and_its_members_by_what_they_add() -> None
     assert scores[4] == pytest.approx(25 + 0.25 * (100 / 3 - 25))
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 7))
 def test_pareto_agrees_with_brute_force_in_each_resample(seed: int, defenses: int) -> None:
     rng = np.random.default_rng(seed)
@@ -70,7 +69,6 @@ def _area(points: list[tuple[float, float]]) -> float:
     return sum(any(x >= i + 0.25 and y >= j + 0.25 for x, y in points) for i, j in cells) / 16
 
 
-@settings(deadline=None)
 @given(st.floats(0, 1), st.lists(st.floats(0, 1).map(lambda u: round(u, 2)), max_size=6))
 def test_the_ladder_never_flatters_and_tells_hundredths_only_of_a_new_best(utility: float, told: list[float]) -> None:
     shown = ladder.released(utility, told)
@@ -87,7 +85,6 @@ def test_many_small_changes_teach_a_team_nothing() -> None:
     assert shown == {0.74}
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 4), st.integers(1, 3))
 def test_leaving_an_attack_out_is_scoring_without_it(seed: int, units: int, attacks: int, metrics: int) -> None:
     leaks = np.random.default_rng(seed).normal(0.05, 0.2, size=(8, units, attacks, metrics))

@@ -21,7 +21,7 @@ def brute_ks(real: list[float], made: list[float]) -> float:
 
 
 @given(NUMBERS, NUMBERS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_ks_complement_is_the_definition(real: list[float], made: list[float]) -> None:
     found = similarity.ks_complement(np.array(real), np.array(made))
     if all(x != x for x in real) or all(x != x for x in made):
@@ -37,7 +37,7 @@ def test_ks_complement_agrees_with_scipy() -> None:
 
 
 @given(PAIRS, PAIRS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_contingency_and_total_variation_are_the_definition(
     real: list[tuple[int, int]], made: list[tuple[int, int]]
 ) -> None:

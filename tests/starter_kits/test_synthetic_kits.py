@@ -15,7 +15,7 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from challenges import splits, tables
@@ -263,14 +263,12 @@ mechanism = load(KITS / "dp-mst" / "mechanism.py")
 patients = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2)), min_size=1, max_size=30)
 
 
-@settings(deadline=None)  # a busy machine says nothing about these
 @given(st.floats(0.01, 20), st.floats(1e-9, 0.1))
 def test_the_zcdp_budget_gives_the_promised_epsilon(epsilon: float, delta: float) -> None:
     rho = mechanism.zcdp(epsilon, delta)
     assert rho + 2 * np.sqrt(rho * np.log(1 / delta)) == pytest.approx(epsilon)
 
 
-@settings(deadline=None)  # a busy machine says nothing about these
 @given(patients, st.tuples(st.integers(0, 3), st.integers(0, 2)), st.lists(st.floats(0, 20), min_size=7, max_size=7))
 def test_one_patient_more_changes_what_is_measured_by_one(
     there: list[tuple[int, int]], one: tuple[int, int], noisy: list[float]
@@ -307,7 +305,6 @@ def test_a_pair_is_fitted_to_its_columns_also_where_nobody_is() -> None:
     assert fitted == pytest.approx(np.array([[6.0, 0, 3], [0, 0, 0]]))
 
 
-@settings(deadline=None)  # a busy machine says nothing about these
 @given(st.lists(st.floats(-50, 50), min_size=2, max_size=12))
 def test_proper_counts_are_the_nearest_ones(noisy: list[float]) -> None:
     given_counts = np.array(noisy)
