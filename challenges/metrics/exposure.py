@@ -87,9 +87,10 @@ def exposures(member: Flags, scores: Floats) -> Floats:
 def measure(releases: Sequence[Told], *, seed: int = 0) -> Exposure:
     """The exposures of all records of a defense's releases.
 
-    The threshold leaves 5 % of the non-members above it. With T the members' share above it, (T - 0.05) / 0.95
-    estimates the share of members whom the attacks recognise for certain: among people who are not recognised as many
-    are above it as among non-members. `noise` deals membership anew within each unit, 200 times.
+    The threshold leaves 5 % of the non-members above it; of records that tie at it a part counts, of members and
+    non-members alike, or nobody could stand out where an attack says yes to many. With T the members' share above it,
+    (T - 0.05) / 0.95 estimates the share of members whom the attacks recognise for certain: among people who are not
+    recognised as many are above it as among non-members. `noise` deals membership anew within each unit, 200 times.
     Raises ValueError if a unit has fewer than two members or non-members, or no attack.
     """
     units = [unit for told in releases for unit in told.units()]
@@ -142,7 +143,13 @@ def _weighted(units: Sequence[Unit]) -> Floats:
 
 
 def _beyond(member: Flags, values: Floats) -> float:
-    return (membership.tpr_at_fpr(member, values, CHANCE) - CHANCE) / (1 - CHANCE)
+    """The share that stands out: of those who tie at the threshold a part counts, so that 5 % of the non-members do."""
+    others = values[~member]
+    threshold = _threshold(others)
+    tied = float((others == threshold).mean())
+    counted = (CHANCE - float((others > threshold).mean())) / tied
+    above = float((values[member] > threshold).mean()) + counted * float((values[member] == threshold).mean())
+    return (above - CHANCE) / (1 - CHANCE)
 
 
 def _threshold(others: Floats) -> float:
