@@ -1,22 +1,24 @@
-"""What participants enter: teams, submissions with their uploads and steps, releases, duels, standings."""
+"""Teams and their entries, and what comes of them: releases, duels, and the runs of both."""
 
 import uuid
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Exists, F, OuterRef, Q
+from django.db.models import Exists, OuterRef, Q
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from challenges.models import Challenge, Phase
 from sandbox.models import Image, Run
 from sandbox.reasons import Reason
 from submissions.states import MOVES, OVER, READY, MoveNotAllowed, State
+
+if TYPE_CHECKING:
+    from submissions.models.boards import Standing
 
 
 class Team(models.Model):
@@ -232,66 +234,6 @@ class Submission(models.Model):
         self.save(update_fields=["state", "ready_at", "ended_at"])
 
 
-class Upload(models.Model):
-    """The bytes of a submission on their way in (tus 1.0). Deleted once the image is checked."""
-
-    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
-    submission = models.OneToOneField(Submission, models.CASCADE, related_name="upload")
-    file_name = models.CharField(max_length=200)
-    size = models.PositiveBigIntegerField()  # bytes
-    offset = models.PositiveBigIntegerField(default=0)  # bytes that have arrived
-    busy_until = models.DateTimeField(null=True)  # a request is writing
-    updated_at = models.DateTimeField(auto_now=True)
-
-    def __str__(self) -> str:
-        return self.file_name
-
-    @property
-    def path(self) -> Path:
-        return Path(settings.PRIVATE_ROOT) / "uploads" / str(self.pk)
-
-    @property
-    def is_complete(self) -> bool:
-        return self.offset == self.size
-
-
-class PushQuerySet(models.QuerySet["Push"]):
-    def refused_lately(self) -> Self:
-        """Pushes that became no entry, of the last days, newest first: their team is told why."""
-        since = timezone.now() - timedelta(days=3)
-        return self.exclude(refusal="").filter(pushed_at__gt=since).order_by("-pushed_at")
-
-
-class Push(models.Model):
-    """An image that `docker push` brought to the registry. The same digest under the same tag is one push."""
-
-    team = models.ForeignKey(Team, models.CASCADE, related_name="pushes")
-    by = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+")
-    repository = models.CharField(max_length=255)
-    tag = models.CharField(max_length=128)
-    digest = models.CharField(max_length=71)  # of the manifest or index that the tag stood for
-    pushed_at = models.DateTimeField(default=timezone.now)
-    entered = models.BooleanField(default=False)  # it became an entry, which may be gone again
-    submission = models.OneToOneField(Submission, models.SET_NULL, null=True, related_name="push")
-    refusal = models.TextField(blank=True)  # one English sentence: why it became no entry
-    removed = models.BooleanField(default=False)  # the registry no longer has its manifest
-
-    objects = PushQuerySet.as_manager()
-
-    class Meta:
-        constraints: ClassVar[list[models.BaseConstraint]] = [
-            models.UniqueConstraint(fields=["repository", "tag", "digest"], name="one_push_per_digest_and_tag"),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.repository}:{self.tag}"
-
-    @property
-    def why_not(self) -> str:
-        """The refusal in the reader's language."""
-        return gettext(self.refusal) if self.refusal else ""
-
-
 # What belongs to a final that is not revealed: nobody but its organisers may know that it is there.
 def _sealed(phase: str) -> Q:
     return Q(**{f"{phase}__kind": Phase.Kind.FINAL, f"{phase}__revealed_at": None})
@@ -424,103 +366,3 @@ class Step(models.Model):
     @property
     def is_rehearsal(self) -> bool:
         return self.phase_id is None
-
-
-class StandingQuerySet(models.QuerySet["Standing"]):
-    def on_board(self, *, phase: Phase, kind: str) -> Self:
-        """The rows of a phase's board, best first; who is not ranked at its place among them."""
-        return (
-            self.filter(phase=phase, submission__in=Submission.objects.playing(phase).filter(kind=kind))
-            .select_related("submission", "submission__team", "phase")
-            .order_by(
-                F("public_score").desc(nulls_last=True),
-                F("public_privacy").desc(nulls_last=True),
-                F("public_utility").desc(nulls_last=True),
-                "submission__created_at",
-            )
-        )
-
-
-class Standing(models.Model):
-    """A row of a phase's leaderboard. Exact columns are the organiser's, `public_` ones everybody's."""
-
-    submission = models.ForeignKey(Submission, models.CASCADE, related_name="standings")
-    phase = models.ForeignKey(Phase, models.CASCADE, related_name="standings")
-    qualified = models.BooleanField(default=False)
-    utility = models.FloatField(null=True)  # U
-    worst_leak = models.FloatField(null=True)  # W before clipping
-    worst_leak_error = models.FloatField(null=True)  # its standard error
-    worst_attack = models.ForeignKey(Submission, models.SET_NULL, null=True, related_name="+")
-    privacy = models.FloatField(null=True)  # P
-    mean_leak = models.FloatField(null=True)  # attacks: mean s(a, d) over the defenses that count
-    score = models.FloatField(null=True)  # S of a defense, Q of an attack, 0 to 100
-    public_utility = models.FloatField(null=True)
-    public_worst_leak = models.FloatField(null=True)
-    public_privacy = models.FloatField(null=True)
-    public_mean_leak = models.FloatField(null=True)
-    public_score = models.FloatField(null=True)
-    # 95 % intervals: {"utility", "worst_leak", "privacy", "mean_leak", "score": [low, high]}, those that there are
-    intervals = models.JSONField(default=dict)
-    band = models.PositiveIntegerField(null=True)  # 1: not to be told from the leader; None: not worked out yet
-    facts = models.JSONField(default=dict)  # further plain numbers for readers
-    updated_at = models.DateTimeField(auto_now=True)
-
-    objects = StandingQuerySet.as_manager()
-
-    class Meta:
-        constraints: ClassVar[list[models.BaseConstraint]] = [
-            models.UniqueConstraint(fields=["submission", "phase"], name="one_standing_per_phase"),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.submission_id}: {self.public_score}"
-
-    @property
-    def is_open_to_rank(self) -> bool:
-        """Whether it belongs to an entry of which everything is known that an order needs."""
-        return self.submission.is_ranked_in(self.phase) and self.privacy is not None
-
-    def number(self, name: str, *, public: bool = False) -> float | None:
-        """One of its numbers: a column, or one that the reckoning left among the facts."""
-        if name in self.facts:
-            value: float = self.facts[name]
-            return round(value, 2) + 0.0 if public else value
-        return getattr(self, f"public_{name}" if public else name, None)
-
-
-class Exposure(models.Model):
-    """How far single records of a defense stand out, over all duels that count; never a record's own value."""
-
-    submission = models.ForeignKey(Submission, models.CASCADE, related_name="exposures")
-    phase = models.ForeignKey(Phase, models.CASCADE, related_name="+")
-    facts = models.JSONField(default=dict)  # challenges.metrics.exposure.Exposure; empty if it cannot be measured
-    duels = models.PositiveIntegerField()  # that it was measured from
-    measured_at = models.DateTimeField()
-
-    class Meta:
-        constraints: ClassVar[list[models.BaseConstraint]] = [
-            models.UniqueConstraint(fields=["submission", "phase"], name="one_exposure_per_phase"),
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.submission_id}: exposure"
-
-
-class ReckoningQuerySet(models.QuerySet["Reckoning"]):
-    def due(self) -> Self:
-        """Phases whose numbers have changed since, and whose turn it is."""
-        return self.exclude(changes=F("reckoned")).filter(next_at__lte=timezone.now())
-
-
-class Reckoning(models.Model):
-    """How far the intervals and bands of a phase follow its numbers; see `reckoning`."""
-
-    phase = models.OneToOneField(Phase, models.CASCADE, primary_key=True, related_name="reckoning")
-    changes = models.PositiveBigIntegerField(default=0)  # goes up whenever numbers of the phase change
-    reckoned = models.PositiveBigIntegerField(default=0)  # `changes` at the last reckoning
-    next_at = models.DateTimeField(default=timezone.now)  # nobody is asked to reckon before
-
-    objects = ReckoningQuerySet.as_manager()
-
-    def __str__(self) -> str:
-        return f"{self.phase_id}: {self.reckoned} of {self.changes}"
