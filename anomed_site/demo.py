@@ -20,7 +20,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management import call_command
-from django.db.models import Count, Q
+from django.db.models import Count, F, Q
 from knox.models import get_token_model
 
 from anomed_site.models import User
@@ -28,7 +28,7 @@ from challenges.models import Challenge
 from sandbox import actions as sandbox
 from sandbox.models import Image
 from submissions import actions
-from submissions.models import Duel, Membership, Submission
+from submissions.models import Duel, Membership, Reckoning, Submission
 from submissions.states import OVER, State
 
 BUNDLED = Path(settings.BASE_DIR) / "challenges" / "bundled"
@@ -180,20 +180,22 @@ def _present(challenge: Challenge, entry: Entry) -> Any:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the duels are."""
+    """How far the duels are, and whether intervals and ranks have followed them."""
 
     entries_over: int
     entries: int
     duels_over: int
     duels: int
+    reckoned: bool
     failed: list[str]
 
     @property
     def finished(self) -> bool:
-        return self.entries_over == self.entries and self.duels_over == self.duels
+        return self.entries_over == self.entries and self.duels_over == self.duels and self.reckoned
 
     def __str__(self) -> str:
-        return f"{self.entries_over} of {self.entries} entries scored, {self.duels_over} of {self.duels} duels over"
+        over = f"{self.entries_over} of {self.entries} entries scored, {self.duels_over} of {self.duels} duels over"
+        return over if self.reckoned else f"{over}, ranks to come"
 
 
 def progress(challenge: Challenge) -> Progress:
@@ -209,5 +211,6 @@ def progress(challenge: Challenge) -> Progress:
         entries=entries.count(),
         duels_over=duels["over"],
         duels=duels["all"],
+        reckoned=not Reckoning.objects.filter(phase__challenge=challenge).exclude(changes=F("reckoned")).exists(),
         failed=failures,
     )

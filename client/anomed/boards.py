@@ -111,7 +111,10 @@ def _shown(row: Json) -> Json:
     """A line with its intervals beside its numbers."""
     intervals = row.get("intervals") or {}
     return row | {
-        "rank": ranks(row),
+        # it has points already: its rank is being worked out
+        "rank": "…"
+        if row.get("role") == "entry" and row.get("rank") is None and row.get("score") is not None
+        else ranks(row),
         **{
             name: f"{cell(row[name])} ({cell(low)}-{cell(high)})"
             for name, (low, high) in intervals.items()
