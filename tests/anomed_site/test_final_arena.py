@@ -74,6 +74,11 @@ def test_a_final_is_picked_for_frozen_run_with_three_seeds_and_revealed(arena: A
     olga.get_by_text("The picks are frozen.").wait_for()
     ada.goto(f"{arena.url}/challenges/clinic/boards/")
     assert "The final is under way" in ada.inner_text("main")
+    wait_for(
+        lambda: not arena.query("select 1 from submissions_reckoning where changes != reckoned"),
+        seconds=60,
+        what="the ranks of the development phase have followed its last duel",
+    )
     before = told(arena)
 
     final_runs = (

@@ -91,7 +91,7 @@ def test_defense_gives_every_row_back_inside_the_ranges(kit: str, persons: pd.Da
     else:
         assert (values != own).any(axis=1).all(), "everybody's trace is changed"
         level, before = values.mean(axis=1), own.mean(axis=1)
-        assert np.corrcoef(level, before)[0, 1] > 0.5, "and still says something about them"
+        assert np.corrcoef(level, before)[0, 1] > 0.3, "and still says something about them"
 
 
 def test_noise_is_new_in_every_run(persons: pd.DataFrame, tmp_path: Path) -> None:
