@@ -195,7 +195,7 @@ class Progress:
 
     def __str__(self) -> str:
         over = f"{self.entries_over} of {self.entries} entries scored, {self.duels_over} of {self.duels} duels over"
-        return over if self.reckoned else f"{over}, ranks to come"
+        return f"{over}, ranks to come" if self.duels_over == self.duels and not self.reckoned else over
 
 
 def progress(challenge: Challenge) -> Progress:
