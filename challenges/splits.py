@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -181,6 +181,16 @@ def deal(
     fold = np.full(len(dealt), -1, dtype=np.int64)
     fold[order[told:]] = np.arange(len(dealt) - told) % folds
     return Deal(aux, core, candidates, test, member=coins[unit], known=fold[unit] < 0, fold=fold[unit])
+
+
+def dealt_again(deal: Deal, table: pd.DataFrame, schema: Schema, *, key: bytes) -> Deal:
+    """The deal with fresh coins for the scored candidates, by patient: who is a member is independent of `deal`.
+
+    Parts and folds stay, and so does all that is told of the known candidates. Each `key` makes another one.
+    """
+    patient, names = _patients(table, schema)
+    coins = np.frombuffer(_stream(key, "coins", len(names)), dtype=np.uint8) & 1 == 1
+    return replace(deal, member=np.where(deal.known, deal.member, coins[patient[deal.candidates]]))
 
 
 def _patients(table: pd.DataFrame, schema: Schema) -> tuple[Positions, list[str]]:

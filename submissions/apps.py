@@ -13,14 +13,15 @@ class SubmissionsConfig(AppConfig):
         from challenges import finals, walls  # models exist only now
         from sandbox import alarms as operators
         from sandbox import inspection, purposes, retention
-        from submissions import alarms, permissions  # noqa: F401 -- the latter registers who may do what
+        from submissions import alarms, controls, permissions  # noqa: F401 -- the latter registers who may do what
         from submissions.finals import Conductor
-        from submissions.purpose import SubmissionStep
+        from submissions.purpose import BlindControl, SubmissionStep
         from submissions.registry import alarms as registry
         from submissions.retention import StepKeeper
         from submissions.steps import PURPOSE, name_priorities
 
         purposes.register(PURPOSE, SubmissionStep())
+        purposes.register(controls.PURPOSE, BlindControl())
         name_priorities()
         walls.ask(inspection.offered)
         finals.register(Conductor())

@@ -16,7 +16,7 @@ from challenges.models import Challenge, Phase
 from sandbox import actions as sandbox
 from sandbox.models import Image, Run
 from sandbox.reasons import Reason
-from submissions import oversight, pairing, scoring, standings, steps
+from submissions import controls, oversight, pairing, scoring, standings, steps
 from submissions.models import Duel, Release, Standing, Step, Submission
 from submissions.states import READY, State
 
@@ -73,6 +73,7 @@ def stop(submission: Submission) -> None:
 
 def stop_duels(submission: Submission) -> None:
     """Cancels the duels of an entry that are not over, so that its opponents do not wait for them."""
+    controls.stop(submission)
     pending = Duel.objects.pending().filter(Q(attack=submission) | Q(release__submission=submission))
     opponents = Submission.objects.filter(
         Q(pk__in=pending.values("attack")) | Q(pk__in=pending.values("release__submission"))
@@ -150,7 +151,7 @@ def _rehearsal_ended(step: Step, run: Run) -> None:
         fail(submission, Reason.PLATFORM_FAULT)
     elif run.reason:
         fail(submission, Reason.REHEARSAL_FAILED, cause=run.reason, detail=run.detail)
-    elif name := steps.next_name(step):
+    elif name := steps.next_name(submission, step.name):
         steps.queue_rehearsal(submission, name, previous=step)
     else:
         _ready(submission)
@@ -233,7 +234,7 @@ def _release_step_ended(step: Step, run: Run, verdict: dict[str, Any] | None) ->
     if run.reason:
         if submission.is_judged_in(phase) and not phase.is_sealed:
             fail(submission, run.reason)  # else the failed run itself says so, to whoever may know
-    elif name := steps.next_name(step):
+    elif name := steps.next_name(submission, step.name):
         steps.queue_release(submission, name, phase, step.seed, previous=step)
     else:
         assert verdict is not None

@@ -3,15 +3,16 @@
 from pathlib import Path
 from typing import Any
 
+from challenges.scenarios.base import Scenario
 from sandbox.models import Run
 from sandbox.purposes import Reader
-from submissions import flow, reading, scoring
-from submissions.models import Step
+from submissions import controls, flow, reading, scoring
+from submissions.models import Control, Step, Twin
 from submissions.steps import scenario_of
 
 
 class SubmissionStep:
-    """The one purpose that this site runs containers for: a step of a submission."""
+    """What most containers are run for: a step of a submission."""
 
     def write_inputs(self, run: Run, folder: Path) -> None:
         step = _step(run)
@@ -30,6 +31,32 @@ class SubmissionStep:
         step = Step.objects.filter(run=run).select_related(*_CONTEXT).first()
         if step is not None:  # else its entry was deleted meanwhile
             flow.run_ended(step, run, verdict)
+
+
+class BlindControl:
+    """A run that nobody's score depends on: a step of a twin, or an attack against one."""
+
+    def write_inputs(self, run: Run, folder: Path) -> None:
+        part, scenario = _part(run)
+        scenario.write_inputs(run.step, controls.board_of(part), folder)
+
+    def reader(self, run: Run, collected: Path, result: Path) -> Reader:
+        part, scenario = _part(run)
+        return reading.read, (scenario.slug, run.step, controls.board_of(part), collected, result)
+
+    def judge(self, run: Run, result: Path, read: dict[str, Any]) -> dict[str, Any]:
+        part, _scenario = _part(run)
+        return controls.weigh(part, result) if isinstance(part, Control) else {}
+
+    def settle(self, run: Run, verdict: dict[str, Any] | None) -> None:
+        controls.settle(run, verdict)
+
+
+def _part(run: Run) -> tuple[Twin | Control, Scenario]:
+    part = controls.part_of(run)
+    if part is None:
+        raise LookupError("The blind control that this run was for is gone.")
+    return part, scenario_of(part.defense if isinstance(part, Twin) else part.attack)
 
 
 _CONTEXT = (

@@ -16,7 +16,7 @@ from challenges.models import Challenge, Phase
 from sandbox.models import Run
 from sandbox.retention import Tally, before, folders_by_id, is_stray, remove, report, size_of
 from submissions import uploads
-from submissions.models import Step, Submission, Upload
+from submissions.models import Step, Submission, Twin, Upload
 from submissions.states import READY, UNDER_WAY
 
 
@@ -38,7 +38,9 @@ class StepKeeper:
             duel__release__submission__state__in=READY,
             duel__release__submission__challenge__status=Challenge.Status.PUBLISHED,
         )
+        begun = Twin.objects.filter(previous__in=runs, run__state__in=alive)
         return {
+            *begun.values_list("previous", flat=True),
             *unfinished.values_list("run", flat=True),
             *read.values_list("previous__run", flat=True),
             *played.values_list("run", flat=True),

@@ -7,6 +7,7 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from django.conf import settings
 
@@ -44,11 +45,14 @@ def resample_key(phase: Phase | None) -> bytes:
 
 def private_deal(step: Step) -> Deal:
     """The secret deal of a release's step or of a duel against it: fresh for every defense (SCORING 1)."""
-    phase = step.phase
-    assert phase is not None
-    defense_id = step.duel.release.submission_id if step.duel else step.submission_id
-    scope = "final" if phase.kind == Phase.Kind.FINAL else str(defense_id)
-    return _private_deal(phase, scope, step.seed, phase.challenge.dataset.sha256)
+    assert step.phase is not None
+    return deal_of(step.phase, step.duel.release.submission_id if step.duel else step.submission_id, step.seed)
+
+
+def deal_of(phase: Phase, defense: UUID, seed: int) -> Deal:
+    """The secret deal that a defense is trained by in a phase under one of its seeds; a final has one for all."""
+    scope = "final" if phase.kind == Phase.Kind.FINAL else str(defense)
+    return _private_deal(phase, scope, seed, phase.challenge.dataset.sha256)
 
 
 @lru_cache(maxsize=128)

@@ -9,12 +9,13 @@ from challenges.scenarios import registry
 from challenges.scenarios.base import Scenario
 from sandbox import actions as sandbox
 from sandbox import purposes
+from sandbox.models import Run
 from submissions.models import Duel, Step, Submission
 
 PURPOSE: Final = "submission-step"
 
-# People wait for rehearsals; releases come before duels because duels need them.
-_REHEARSAL, _RELEASE, _DUEL = 30, 20, 10
+# People wait for rehearsals; releases come before duels because duels need them; nobody waits for a blind control.
+_REHEARSAL, _RELEASE, _DUEL, CONTROL = 30, 20, 10, 5
 
 
 def name_priorities() -> None:
@@ -22,6 +23,7 @@ def name_priorities() -> None:
     purposes.name_priority(_REHEARSAL, "rehearsal", _("Rehearsals"))
     purposes.name_priority(_RELEASE, "release", _("Runs on the private data"))
     purposes.name_priority(_DUEL, "duel", _("Duels"))
+    purposes.name_priority(CONTROL, "control", _("Blind controls"))
 
 
 def scenario_of(submission: Submission) -> Scenario:
@@ -34,10 +36,10 @@ def names(submission: Submission) -> tuple[str, ...]:
     return scenario.defense_steps if submission.is_defense else (scenario.attack_step,)
 
 
-def next_name(step: Step) -> str | None:
-    """The step after this one, or None if it was the last."""
-    order = names(step.submission)
-    place = order.index(step.name) + 1
+def next_name(submission: Submission, name: str) -> str | None:
+    """The step of an entry after this one, or None if it was the last."""
+    order = names(submission)
+    place = order.index(name) + 1
     return order[place] if place < len(order) else None
 
 
@@ -68,18 +70,23 @@ def _queue(
     duel: Duel | None = None,
     previous: Step | None = None,
 ) -> Step:
+    run = start(submission, name, purpose=PURPOSE, priority=priority, private=phase is not None)
+    return Step.objects.create(
+        submission=submission, run=run, name=name, phase=phase, seed=seed, duel=duel, previous=previous
+    )
+
+
+def start(submission: Submission, name: str, *, purpose: str, priority: int, private: bool) -> Run:
+    """Queues a container of an entry's image for one of its steps."""
     assert submission.image is not None  # nothing is queued before the image is checked
-    run = sandbox.queue(
+    return sandbox.queue(
         image=submission.image,
-        purpose=PURPOSE,
+        purpose=purpose,
         step=name,
         limits={**submission.challenge.limits, "gpu_memory_mb": submission.challenge.gpu_memory_mb},
         walls=submission.challenge.walls,
         collect=scenario_of(submission).collect(name),
         owner=submission.owner,
         priority=priority,
-        private=phase is not None,
-    )
-    return Step.objects.create(
-        submission=submission, run=run, name=name, phase=phase, seed=seed, duel=duel, previous=previous
+        private=private,
     )

@@ -13,7 +13,7 @@ from challenges.models import Challenge, Phase
 from sandbox import actions as sandbox
 from sandbox.models import Run
 from sandbox.reasons import Reason, Rejected
-from submissions import exposure, finals, flow, reckoning, retention, uploads
+from submissions import controls, exposure, finals, flow, reckoning, retention, uploads
 from submissions.models import Duel, Step, Submission, Upload
 from submissions.states import State
 
@@ -63,6 +63,7 @@ def sweep() -> None:
     settle_forgotten()
     fight_again()
     go_on_to_finals()
+    controls.arrange()
     exposure.measure_due()
     reckoning.tick()
 

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
@@ -76,7 +76,9 @@ class Board:
     `key` is this run's secret: its row tokens and shuffles derive from it, so that the step can be replayed.
     `release` is the folder of the release under attack; `previous` the result folder of the step before.
     `resample` is the key of the bootstrap, the same for all of a phase: what is compared is compared over the same
-    resamples, and the test part, which all seeds share, is resampled once for all of them.
+    resamples, and the test part, which all seeds share, is resampled once for all of them. Unless
+    `resampled`, leaks have no replicates. `other` is the deal that the release under attack was made with where that is
+    not `deal`: in a blind control (SCORING 4) all but the release follows from `deal`.
     """
 
     game: Game
@@ -87,6 +89,13 @@ class Board:
     release: Path | None = None
     previous: Path | None = None
     resample: bytes = b""
+    resampled: bool = True
+    other: Deal | None = None
+
+    @property
+    def released(self) -> Deal:
+        """The deal that the release under attack was made with."""
+        return self.other or self.deal
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,6 +220,12 @@ class Scenario(ABC):
     def reading(self, metric: str) -> Any:
         """The sentence for one of its metrics, to be filled with `rate`, `span`, `chance` and `metric`."""
         return self.readings.get(metric, _SECRET_READ)
+
+    def control_reading(self, details: Sequence[Mapping[str, Any]]) -> str:
+        """The result of a blind control on the scale of the field, such as an AUC, from each seed's `Leaks.detail`;
+        empty where there is no such scale.
+        """
+        return ""
 
     def option(self, game: Game, name: str) -> Any:
         """The value of an option in this game: what the challenge says, or else the default."""

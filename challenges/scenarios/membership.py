@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
 import numpy as np
+from django.utils.formats import number_format
 from django.utils.translation import gettext_lazy as _
 
 from challenges.findings import Finding
@@ -89,6 +90,10 @@ class MembershipScenario(Scenario):
         """The attack's scores."""
         scores = np.load(result / _SCORES, allow_pickle=False)
         return Told(board.deal.scored_member, board.deal.scored_fold, scores[None, :])
+
+    def control_reading(self, details: Sequence[Mapping[str, Any]]) -> str:
+        """The mean AUC."""
+        return _("AUC %(auc)s") % {"auc": number_format(round(sum(d["auc"] for d in details) / len(details), 2), 2)}
 
     def look(self, trial: Trial) -> list[Finding]:
         """The number of candidates, classes, folds, and the blind control of the deals."""

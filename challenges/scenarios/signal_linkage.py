@@ -136,9 +136,9 @@ class SignalLinkage(Scenario):
         """Whom of `deal.scored` the attack found by token, and whom by likeness."""
         deal, schema = board.deal, board.game.schema
         released, matches = np.load(require(board.release) / _RELEASE), np.load(result / _MATCHES)
-        own = np.searchsorted(deal.train, deal.scored)
-        controls = np.flatnonzero(~deal.scored_member)
-        own[controls] = np.resize(shuffle(derive(board.key, "stand-ins"), len(deal.train)), len(controls))
+        train = board.released.train
+        own, absent = np.searchsorted(train, deal.scored), np.flatnonzero(~np.isin(deal.scored, train))
+        own[absent] = np.resize(shuffle(derive(board.key, "stand-ins"), len(train)), len(absent))
         later = matrix(tables.read(board.table).iloc[deal.scored], schema, recording(schema))
         return matches == own, matches == _nearest(later, released, board.key)
 
@@ -203,7 +203,7 @@ class SignalLinkage(Scenario):
         return {"rows": rows}
 
     def _read_guesses(self, board: Board, collected: Path, result: Path) -> dict[str, Any]:
-        shown = names_of(board, "release", len(board.deal.train))
+        shown = names_of(board, "release", len(board.released.train))
         asked = names_of(board, "background", len(board.deal.scored))
         match = Column("match", "category", categories=tuple(shown))
         texts = read_guesses(collected, "guesses", asked, (match,))["match"].texts

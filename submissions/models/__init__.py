@@ -2,9 +2,11 @@
 
 from submissions.models.arrivals import Push, Upload
 from submissions.models.boards import Exposure, Reckoning, Standing
+from submissions.models.controls import Control, Twin
 from submissions.models.core import Duel, Membership, Release, Step, Submission, Team
 
 __all__ = [
+    "Control",
     "Duel",
     "Exposure",
     "Membership",
@@ -15,5 +17,6 @@ __all__ = [
     "Step",
     "Submission",
     "Team",
+    "Twin",
     "Upload",
 ]
