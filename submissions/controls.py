@@ -283,6 +283,12 @@ def outcome(attack: Submission, phase: Phase) -> Outcome | None:
     return _outcome(controls) if controls else None
 
 
+def public(attack: Submission) -> Outcome | None:
+    """The outcome of one attack in the phase whose boards everybody sees; None while there is none."""
+    phase = attack.challenge.shown_phase
+    return None if phase is None or phase.is_sealed else outcome(attack, phase)
+
+
 def _outcome(controls: list[Control]) -> Outcome:
     attack = controls[0].attack
     if any(_is_open(control) for control in controls):

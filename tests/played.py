@@ -10,10 +10,13 @@ from submissions import flow, scoring
 from submissions.models import Duel, Release, Step, Submission
 
 
-def release(defense: Submission) -> Release:
-    """Ends a defense's runs on the private data: it releases the answers of the platform's own linear model."""
+def release(defense: Submission, **which: Any) -> Release:
+    """Ends a defense's runs on the private data: it releases the answers of the platform's own linear model.
+
+    `which` are conditions on the runs.
+    """
     for name in registry.get(defense.challenge.scenario).defense_steps:
-        for step in _steps(submission=defense, name=name, phase__isnull=False):
+        for step in _steps(submission=defense, name=name, phase__isnull=False, **which):
             folder = step.run.result_folder
             folder.mkdir(parents=True, exist_ok=True)
             if step.name == registry.get(defense.challenge.scenario).defense_steps[-1]:
