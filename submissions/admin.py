@@ -8,7 +8,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
 from submissions import actions
-from submissions.models import Duel, Release, Submission, Team
+from submissions.models import Control, Duel, Release, Submission, Team
 
 
 class OwnChallenges(admin.RelatedFieldListFilter):
@@ -108,3 +108,25 @@ class DuelAdmin(_ReadOnly):
     @admin.display(description=_("seed"))
     def seed(self, duel: Duel) -> int:
         return duel.release.seed
+
+
+@admin.register(Control)
+class ControlAdmin(_ReadOnly):
+    challenge_lookup = "attack__challenge"
+    list_display = ("attack", "anchor", "phase", "seed", "state", "reason", "leak", "error", "finished_at")
+    list_filter = (("attack__challenge", OwnChallenges), "state", "reason")
+    list_select_related = ("attack", "twin__defense", "twin__phase__challenge")
+    fields = ("attack", "anchor", "phase", "seed", "state", "reason", "leak", "error", "detail", "finished_at")
+    readonly_fields = ("anchor", "phase", "seed")
+
+    @admin.display(description=_("anchor"))
+    def anchor(self, control: Control) -> str:
+        return str(control.twin.defense)
+
+    @admin.display(description=_("phase"))
+    def phase(self, control: Control) -> str:
+        return str(control.twin.phase.get_kind_display())
+
+    @admin.display(description=_("seed"))
+    def seed(self, control: Control) -> int:
+        return control.twin.seed

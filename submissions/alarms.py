@@ -1,4 +1,4 @@
-"""What an operator has to look at among the entries: challenges whose images and uploads outgrow their share."""
+"""What an operator has to look at among the entries: much storage used, and attacks that know too much."""
 
 from collections import defaultdict
 from collections.abc import Iterator
@@ -8,14 +8,37 @@ from django.db.models import Sum
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from challenges.models import Challenge, Phase
 from sandbox.alarms import Condition
+from submissions import blindness
 from submissions.models import Submission, Upload
 
-KINDS = {"storage": gettext_lazy("Much storage used")}
+KINDS = {
+    "storage": gettext_lazy("Much storage used"),
+    "blind_control": gettext_lazy("An attack knows more than releases tell"),
+}
 
 
 def conditions() -> Iterator[Condition]:
-    """Challenges that hold more than the settings find normal. A team that uses up its quota is no alarm."""
+    """What only a person can decide about. A team that uses up its quota is no alarm."""
+    yield from _storage()
+    yield from _controls()
+
+
+def _controls() -> Iterator[Condition]:
+    """Attacks of open challenges that are not at chance in their blind control, until an organiser takes them out."""
+    text = _(
+        "In the challenge %(challenge)s an attack knows more of people than the release that it saw can tell. Its "
+        "organisers find it on the page Oversight."
+    )
+    for phase in Phase.objects.filter(challenge__status=Challenge.Status.PUBLISHED).select_related("challenge"):
+        for attack, _outcome in blindness.flagged(phase):
+            slug = phase.challenge.slug
+            yield Condition("blind_control", f"{slug} {phase.kind} {attack.pk}", text % {"challenge": slug})
+
+
+def _storage() -> Iterator[Condition]:
+    """Challenges that hold more than the settings find normal."""
     most: int = settings.ALARM_CHALLENGE_GB
     for slug, size in used().items() if most else ():
         if size > most * 10**9:

@@ -9,7 +9,7 @@ from django.db.models import Avg, Count, Max, Q
 from django.utils.translation import gettext_lazy as _
 
 from challenges.models import Challenge, Phase
-from submissions import finals
+from submissions import blindness, finals
 from submissions.models import Duel, Standing, Submission
 from submissions.standings import public
 
@@ -45,6 +45,7 @@ class Row:
     duels_done: int
     duels_due: int
     failed: bool = False  # on the board of a final: it came to no result
+    control: blindness.Outcome | None = None  # attacks: what the blind control says
     before: "Row | None" = None  # on the board of a final: its line in development
 
     @property
@@ -96,6 +97,7 @@ def board(*, challenge: Challenge, kind: str, organiser: bool = False, phase: Ph
     places = _places(standings, phase)
     counts = _duel_counts(phase, kind)
     failed = finals.failures(phase) if phase.is_final else {}
+    controlled = blindness.outcomes(phase) if kind == Submission.Kind.ATTACK and not phase.is_sealed else {}
     before = _in_development(challenge, kind) if phase.is_final else {}
     rows: list[Row] = []
     for standing in standings:
@@ -120,6 +122,7 @@ def board(*, challenge: Challenge, kind: str, organiser: bool = False, phase: Ph
                 duels_done=done,
                 duels_due=due,
                 failed=submission.pk in failed,
+                control=controlled.get(submission.pk),
                 before=before.get(submission.pk),
                 **numbers,
             )

@@ -6,9 +6,10 @@ anchor's own: the candidates, their order and tokens, the known records, the see
 are held against. The coins of the scored candidates were tossed anew for the twin, those of the known ones were not.
 
 So whatever an attack gets right is not from the release: it was recomputed from public names, read off the order or
-the tokens of the rows, or told by somebody. To the container it looks like any duel with that anchor. Did the known
-records follow the twin's coins, a leak that shows in them would not be asked for; did they contradict its release, an
-attack could tell a control from a duel, and behave.
+the tokens of the rows, or told by somebody. To the container it looks like any duel with that anchor: what it is told
+of the known records is true of both deals. If it were true of the twin's alone, what the harness betrays of its own
+deal could not be carried over from them to the others; if of the anchor's alone, the release would contradict it, and
+an attack could tell a control from a duel, and behave.
 
 The leakiest anchor there is has the twin: whoever reads the release reads much in it, about the wrong people. For
 scenarios of residual risk the same holds: targets and control persons are dealt by the anchor's coins, the release by
@@ -18,8 +19,7 @@ No score, band, exposure or flag of collusion is computed from any of this, and 
 """
 
 import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -32,8 +32,6 @@ from django.db.models import Q
 from django.utils import timezone
 
 from challenges import splits, tables
-from challenges.metrics import control as metrics
-from challenges.metrics.control import Excess
 from challenges.models import Challenge, Phase
 from challenges.scenarios import control as weighing
 from challenges.scenarios.base import Board
@@ -245,71 +243,3 @@ def _settle_forgotten(part: Twin | Control) -> None:
 
 def _is_older(moment: datetime | None, pause: timedelta) -> bool:
     return moment is not None and moment < timezone.now() - pause
-
-
-# What is known --------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the blind control of an attack says in a phase, all seeds together.
-
-    `state`: `waiting`, `failed` (the attack ended none of its runs), `chance`, or `more`: it knows more than chance.
-    `excess` for the last two. `reading` is the result on the scale of the field, such as an AUC, or nothing.
-    """
-
-    attack: UUID
-    state: str
-    excess: Excess | None = None
-    reading: str = ""
-
-    @property
-    def is_flagged(self) -> bool:
-        return self.state == "more"
-
-
-def outcomes(phase: Phase) -> dict[UUID, Outcome]:
-    """The outcomes of the attacks that play in a phase and have a control there: for organisers while it is sealed."""
-    rows = Control.objects.of_phase(phase).filter(attack__in=Submission.objects.playing(phase))
-    found: dict[UUID, list[Control]] = {}
-    for control in rows.select_related("attack__challenge").order_by("twin__seed", "pk"):
-        found.setdefault(control.attack_id, []).append(control)
-    return {attack: _outcome(controls) for attack, controls in found.items()}
-
-
-def outcome(attack: Submission, phase: Phase) -> Outcome | None:
-    """The outcome of one attack; None while there is no control of it."""
-    controls = list(Control.objects.of_phase(phase).filter(attack=attack).select_related("attack__challenge"))
-    return _outcome(controls) if controls else None
-
-
-def public(attack: Submission) -> Outcome | None:
-    """The outcome of one attack in the phase whose boards everybody sees; None while there is none."""
-    phase = attack.challenge.shown_phase
-    return None if phase is None or phase.is_sealed else outcome(attack, phase)
-
-
-def _outcome(controls: list[Control]) -> Outcome:
-    attack = controls[0].attack
-    if any(_is_open(control) for control in controls):
-        return Outcome(attack.pk, "waiting")
-    done = [control for control in controls if control.state == Part.State.DONE]
-    if not done:
-        return Outcome(attack.pk, "failed")
-    found = metrics.together([Excess(control.leak or 0.0, control.error or 0.0) for control in done])
-    reading = scenario_of(attack).control_reading([control.detail for control in done])
-    return Outcome(attack.pk, "chance" if found.is_chance else "more", found, reading)
-
-
-def _is_open(control: Control) -> bool:
-    return control.state == Part.State.PENDING or control.reason == Reason.PLATFORM_FAULT
-
-
-def flagged(phases: Iterable[Phase]) -> list[tuple[Phase, Submission, Outcome]]:
-    """The attacks that know more than chance, the furthest from it first: for organisers and operators."""
-    found = []
-    for phase in phases:
-        marked = {attack: said for attack, said in outcomes(phase).items() if said.is_flagged}
-        entries = Submission.objects.filter(pk__in=marked).select_related("team", "challenge")
-        found += [(phase, entry, marked[entry.pk]) for entry in entries]
-    return sorted(found, key=lambda one: -abs(one[2].excess.leak if one[2].excess else 0.0))

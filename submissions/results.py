@@ -17,7 +17,7 @@ from challenges.models import Challenge, Phase
 from challenges.scenarios import registry
 from challenges.scenarios.base import CONTRACT
 from submissions import boards, evidence, results_readme
-from submissions.models import Duel, Release, Standing, Submission
+from submissions.models import Control, Duel, Release, Standing, Submission
 
 _WHOLE: Final = ("unit", "rank", "band")
 _QUANTITIES: Final = ("utility", "worst_leak", "privacy", "mean_leak", "score")
@@ -37,6 +37,7 @@ def dump(*, challenge: Challenge, phase: Phase, folder: Path) -> None:
         "releases": pd.DataFrame(releases(phase), columns=list(results_readme.RELEASES)),
         "boards": pd.DataFrame(standings(challenge, phase), columns=list(results_readme.BOARDS)),
         "intervals": pd.DataFrame(intervals(phase), columns=list(results_readme.INTERVALS)),
+        "controls": pd.DataFrame(blind_controls(phase), columns=list(results_readme.CONTROLS)),
         "entries": pd.DataFrame(entries(phase), columns=list(results_readme.ENTRIES)),
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -124,6 +125,24 @@ def intervals(phase: Phase) -> Iterator[dict[str, Any]]:
                 yield {
                     "entry": str(standing.submission_id), "quantity": name, "value": value, "low": low, "high": high
                 }  # fmt: skip
+
+
+def blind_controls(phase: Phase) -> Iterator[dict[str, Any]]:
+    """A row for each attack and seed: what it knew of people whom the release was not made from."""
+    found = Control.objects.of_phase(phase).filter(attack__in=_inside(phase))
+    ordered = found.order_by("attack__created_at", "attack", "twin__seed")
+    for control in ordered.select_related("attack", "twin__defense"):
+        yield {
+            "attack": str(control.attack_id),
+            "attack_name": control.attack.name,
+            "anchor_name": control.twin.defense.name,
+            "seed": control.twin.seed,
+            "state": control.state,
+            "failure": control.reason,
+            "leak": control.leak,
+            "error": control.error,
+            "detail": json.dumps(control.detail) if control.detail else "",
+        }
 
 
 def entries(phase: Phase) -> Iterator[dict[str, Any]]:

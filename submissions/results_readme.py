@@ -68,6 +68,19 @@ INTERVALS: Final = {
     "low": "Lower end of the 95 % interval: 2.5 % percentile over the resamples.",
     "high": "Upper end: 97.5 % percentile.",
 }
+CONTROLS: Final = {
+    "attack": "Id of the attack.",
+    "attack_name": "Its name.",
+    "anchor_name": "The anchor that was run once more, on people who were dealt again, to give the attack its release.",
+    "seed": "Number of the anchor's release, from 0, with which everything but the release is shared.",
+    "state": "`done`, `failed` or `pending`.",
+    "failure": "Why it failed.",
+    "leak": "How much more the attack took, as a mean over all units and leaks, than the same answers take on average "
+    "when the coins of the people it was asked about are tossed again. The mean over seeds counts.",
+    "error": "Standard deviation of that over 100 such tosses. An attack that knows nothing but the release is further "
+    "than 4 of them from 0 about once in 8,000 times.",
+    "detail": "As in matrix.",
+}
 ENTRIES: Final = {
     "entry": "Id of the entry.",
     "kind": "`defense` or `attack`.",
@@ -96,6 +109,11 @@ def text(challenge: Challenge, phase: Phase, metrics: tuple[str, ...]) -> str:
         "intervals": (
             "One row for each number with an interval: paired, stratified bootstrap of the candidates, 1000 resamples.",
             INTERVALS,
+        ),
+        "controls": (
+            "One row for each attack and seed: the blind control, an attack on a release made from other people than "
+            "those it is asked about. It counts nowhere.",
+            CONTROLS,
         ),
         "entries": ("One row for each entry that takes part.", ENTRIES),
     }

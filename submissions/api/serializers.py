@@ -10,7 +10,7 @@ from rest_framework import serializers
 
 from challenges.models import Challenge
 from sandbox.models import Run
-from submissions import boards, timeline
+from submissions import blindness, boards, timeline
 from submissions.models import Duel, Step, Submission
 
 
@@ -161,6 +161,16 @@ class UploadSerializer(serializers.Serializer[Any]):
     size = serializers.IntegerField()
 
 
+class ControlSerializer(serializers.Serializer[Any]):
+    """The blind control of an attack: what it knows of people whom the release was not made from."""
+
+    state = serializers.ChoiceField(choices=["waiting", "failed", "chance", "more"])
+    leak = serializers.FloatField(allow_null=True, help_text="Beyond chance, which is 0.")
+    low = serializers.FloatField(allow_null=True, help_text="Lower end of the 95 % interval.")
+    high = serializers.FloatField(allow_null=True, help_text="Upper end of the 95 % interval.")
+    reading = serializers.CharField(help_text="The same in the words of the field, such as an AUC; may be empty.")
+
+
 class SubmissionSerializer(serializers.ModelSerializer[Submission]):
     challenge = serializers.SlugRelatedField[Challenge](slug_field="slug", read_only=True)
     sealed = serializers.SerializerMethodField()
@@ -168,6 +178,7 @@ class SubmissionSerializer(serializers.ModelSerializer[Submission]):
     steps = serializers.SerializerMethodField()
     duels = serializers.SerializerMethodField()
     score = serializers.SerializerMethodField()
+    control = serializers.SerializerMethodField()
     upload = serializers.SerializerMethodField()
     url = serializers.SerializerMethodField()
 
@@ -175,7 +186,8 @@ class SubmissionSerializer(serializers.ModelSerializer[Submission]):
         model = Submission
         fields = (
             "id", "challenge", "kind", "role", "name", "note", "state", "active", "picked", "late", "sealed",
-            "created_at", "declared_epsilon", "declared_delta", "failure", "steps", "duels", "score", "upload", "url",
+            "created_at", "declared_epsilon", "declared_delta", "failure", "steps", "duels", "score", "control",
+            "upload", "url",
         )  # fmt: skip
 
     def get_sealed(self, submission: Submission) -> bool:
@@ -206,6 +218,11 @@ class SubmissionSerializer(serializers.ModelSerializer[Submission]):
             "rank": row and row.rank,
             "rank_last": row and row.rank_last,
         }
+
+    @extend_schema_field(ControlSerializer(allow_null=True))
+    def get_control(self, submission: Submission) -> dict[str, Any] | None:
+        said = None if submission.is_defense else blindness.public(submission)
+        return None if said is None else dict(ControlSerializer(said).data)
 
     @extend_schema_field(UploadSerializer(allow_null=True))
     def get_upload(self, submission: Submission) -> dict[str, Any] | None:
@@ -256,6 +273,7 @@ class RowSerializer(serializers.Serializer[Any]):
         child=serializers.ListField(child=serializers.FloatField(), min_length=2, max_length=2)
     )
     qualified = serializers.BooleanField()
+    control = ControlSerializer(allow_null=True, help_text="Attacks: the blind control.")
     duels = serializers.IntegerField(source="duels_done")
     pending = serializers.IntegerField(source="duels_due")
 

@@ -8,7 +8,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
-from submissions import actions, oversight
+from submissions import actions, blindness, oversight
 from submissions.models import Duel
 from submissions.views.common import Visit, visit
 
@@ -17,11 +17,12 @@ from submissions.views.common import Visit, visit
 @require_safe
 @never_cache
 def page(request: HttpRequest, slug: str) -> HttpResponse:
-    """Anchors' health, flagged and voided duels with the reasons in words, and the strongest of the others."""
+    """Anchors' health, blind controls, flagged and voided duels with the reasons in words, the strongest others."""
     here = _organiser(request, slug)
     context = here.context(
         tab="oversight",
         health=oversight.health(here.challenge),
+        controls=blindness.overviews(here.challenge),
         watched=oversight.watched(here.challenge),
         others=oversight.strongest(here.challenge),
     )

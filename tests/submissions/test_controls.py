@@ -1,6 +1,7 @@
 """Blind controls: for whom one is due, what the container gets, and that no score knows of it."""
 
 import json
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from django.forms.models import model_to_dict
+from django.test import Client
 from django.utils import timezone
 
 from anomed_site.models import User
@@ -20,7 +22,7 @@ from challenges.models import Challenge, Phase
 from sandbox import purposes
 from sandbox.models import Run
 from sandbox.reasons import Reason
-from submissions import actions, controls, quotas, scoring, standings, steps, tasks
+from submissions import actions, alarms, blindness, controls, quotas, results, scoring, standings, steps, tasks
 from submissions.models import Control, Duel, Exposure, Release, Standing, Step, Submission, Twin
 from submissions.states import State
 from tests import played
@@ -241,14 +243,14 @@ def test_who_knows_the_coins_is_caught_and_who_reads_the_release_is_not(
 ) -> None:
     phase = clinic.development
     assert phase is not None
-    said = controls.outcomes(phase)
+    said = blindness.outcomes(phase)
     assert said[judged["honest"].pk].state == "chance"
     caught = said[judged["cheat"].pk]
     assert caught.state == "more"
     assert caught.excess is not None
     assert caught.excess.leak > 0.5
     assert caught.reading.startswith("AUC ")
-    assert [entry for _phase, entry, _outcome in controls.flagged([phase])] == [judged["cheat"]]
+    assert [entry for entry, _outcome in blindness.flagged(phase)] == [judged["cheat"]]
 
 
 def test_whoever_is_caught_stays_until_an_organiser_decides(judged: dict[str, Submission], olga: User) -> None:
@@ -256,7 +258,7 @@ def test_whoever_is_caught_stays_until_an_organiser_decides(judged: dict[str, Su
     cheat.refresh_from_db()
     assert cheat.state != State.DISQUALIFIED
     actions.disqualify(submission=cheat, by=olga)
-    assert controls.flagged(Phase.objects.all()) == []
+    assert blindness.flagged(Phase.objects.get()) == []
 
 
 def test_nothing_that_counts_knows_of_it(ready: Ready, met: Submission, leaky: Submission, clinic: Challenge) -> None:
@@ -295,7 +297,7 @@ def test_a_fault_of_the_platform_is_tried_again(leaky: Submission, ready: Ready,
     assert [run.step for run in waiting()] == ["predict"]
     end(waiting()[0])
     end(waiting()[0], reason=Reason.PLATFORM_FAULT)
-    said = controls.outcome(attack, clinic.development)
+    said = blindness.outcome(attack, clinic.development)
     assert said is not None
     assert said.state == "waiting"
     Control.objects.update(finished_at=timezone.now() - timedelta(minutes=11))
@@ -315,7 +317,7 @@ def test_an_attack_that_fails_is_shown_as_failed_and_not_tried_again(
     Control.objects.update(finished_at=timezone.now() - timedelta(days=1))
     controls.arrange()
     assert not waiting()
-    said = controls.outcome(attack, clinic.development)
+    said = blindness.outcome(attack, clinic.development)
     assert said is not None
     assert said.state == "failed"
     attack.refresh_from_db()
@@ -329,6 +331,68 @@ def test_a_run_that_the_sandbox_gave_up_is_noticed(leaky: Submission, ready: Rea
     Run.objects.filter(pk=waiting()[0].pk).update(state="failed", reason="platform_fault", finished_at=gone)
     controls.arrange()
     assert Twin.objects.get().state == "failed"
+
+
+# Where it is shown ----------------------------------------------------------------------------------------------------
+
+
+def page(who: User, address: str) -> str:
+    browser = Client()
+    browser.force_login(who)
+    answer = browser.get(address)
+    assert answer.status_code == 200
+    return " ".join(answer.content.decode().split())
+
+
+def test_a_team_reads_it_on_the_page_of_its_attack(judged: dict[str, Submission], ben: User, ada: User) -> None:
+    good, bad = page(ben, judged["honest"].get_absolute_url()), page(ada, judged["cheat"].get_absolute_url())
+    assert "did as well as guessing" in good
+    assert re.search(r"AUC 0\.\d\d, leak −?0\.\d\d \(−?0\.\d\d to −?0\.\d\d\)", good)
+    assert "more than chance" in bad
+    assert "the organisers look into it" in bad
+
+
+def test_everybody_reads_it_on_the_board(judged: dict[str, Submission], carl: User) -> None:
+    board = page(carl, "/challenges/clinic/boards/")
+    assert "blind control: chance" in board
+    assert "blind control: more than chance" in board
+
+
+def test_organisers_find_whom_it_caught(judged: dict[str, Submission], olga: User) -> None:
+    oversight = page(olga, "/challenges/clinic/oversight/")
+    assert "More than chance." in oversight
+    assert judged["cheat"].get_absolute_url() in oversight
+    assert "development phase: 1 at chance, 0 to come, 0 failed." in oversight
+
+
+def test_operators_are_told_until_it_is_taken_out(judged: dict[str, Submission], olga: User) -> None:
+    (condition,) = alarms.conditions()
+    assert (condition.kind, condition.subject.split()[0]) == ("blind_control", "clinic")
+    assert "page Oversight" in condition.sentence
+    actions.disqualify(submission=judged["cheat"], by=olga)
+    assert list(alarms.conditions()) == []
+
+
+def test_programs_read_it(judged: dict[str, Submission], ben: User) -> None:
+    browser = Client()
+    browser.force_login(ben)
+    entry = browser.get(f"/api/v1/submissions/{judged['honest'].pk}").json()
+    assert entry["control"]["state"] == "chance"
+    assert entry["control"]["low"] <= entry["control"]["leak"] <= entry["control"]["high"]
+    assert entry["control"]["leak"] == round(entry["control"]["leak"], 2)
+    rows = browser.get("/api/v1/challenges/clinic/boards").json()
+    assert {row["name"]: row["control"]["state"] for row in rows["attacks"]} == {"honest": "chance", "cheat": "more"}
+    assert [row["control"] for row in rows["defenses"]] == [None]
+
+
+def test_it_is_among_the_exported_results(judged: dict[str, Submission], clinic: Challenge, tmp_path: Path) -> None:
+    results.dump(challenge=clinic, phase=clinic.phases.get(), folder=tmp_path / "results")
+    rows = pd.read_csv(tmp_path / "results" / "controls.csv").set_index("attack_name")
+    assert rows.state.tolist() == ["done", "done"]
+    assert rows.anchor_name.tolist() == ["leaky", "leaky"]
+    assert abs(rows.leak["honest"]) < 4 * rows.error["honest"]
+    assert rows.leak["cheat"] > 4 * rows.error["cheat"]
+    assert 0.4 < json.loads(rows.detail["honest"])["auc"] < 0.6
 
 
 # In a final -----------------------------------------------------------------------------------------------------------
@@ -357,9 +421,11 @@ def test_a_final_controls_every_seed_and_tells_nothing_before_the_reveal(
         (final.pk, 1, "done"),
     ]
     assert Challenge.objects.get().version == version
-    assert controls.public(Submission.objects.with_context().get(pk=attack.pk)) is None
+    assert blindness.public(Submission.objects.with_context().get(pk=attack.pk)) is None
+    assert "Blind control" not in page(ben, attack.get_absolute_url())
+    assert "Teams learn of it when" in page(olga, "/challenges/clinic/oversight/")
     challenges.reveal(challenge=clinic, by=olga)
-    said = controls.public(Submission.objects.with_context().get(pk=attack.pk))
+    said = blindness.public(Submission.objects.with_context().get(pk=attack.pk))
     assert said is not None
     assert said.state == "more"
 

@@ -19,7 +19,7 @@ from tests import played
 
 pytestmark = pytest.mark.django_db
 
-TABLES = ("matrix", "releases", "boards", "intervals", "entries")
+TABLES = ("matrix", "releases", "boards", "intervals", "controls", "entries")
 
 
 @pytest.fixture
