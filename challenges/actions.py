@@ -171,35 +171,6 @@ def close_obstacle(challenge: Challenge) -> str:
     return "" if challenge.status == Challenge.Status.PUBLISHED else _("Only a published challenge can be closed.")
 
 
-def freeze_obstacle(challenge: Challenge) -> str:
-    """Why the picks for the final cannot be frozen now; "" if they can."""
-    development, final = challenge.development, challenge.final
-    if final is None:
-        return _("The challenge has no final phase.")
-    if final.is_frozen:
-        return _("The picks are frozen already.")
-    if challenge.status != Challenge.Status.PUBLISHED:
-        return _("Only a published challenge can go on to its final.")
-    if development is not None and development.opens_at and development.opens_at > timezone.now():
-        return _("The development phase has not begun yet.")
-    return ""
-
-
-def reveal_obstacle(challenge: Challenge) -> str:
-    """Why the results of the final cannot be revealed now; "" if they can."""
-    final = challenge.final
-    if final is None:
-        return _("The challenge has no final phase.")
-    if not final.is_frozen:
-        return _("Freeze the picks first.")
-    if not final.is_sealed:
-        return _("The results are revealed already.")
-    if final.opens_at and final.opens_at > timezone.now():
-        return _("The final has not begun yet.")
-    open_runs = finals.conductor().progress(final).open
-    return _("Not all runs of the final are over: %(number)s are to come.") % {"number": open_runs} if open_runs else ""
-
-
 @transaction.atomic
 def start_check(*, challenge: Challenge, by: Any) -> CheckReport:
     """Has the check run in the background; the report says when it is done."""
@@ -250,7 +221,7 @@ def freeze(*, challenge: Challenge, by: Any) -> Challenge:
     A final without a beginning begins now. `by` is None where the calendar does it.
     """
     stored = _locked(challenge)
-    if problem := freeze_obstacle(stored):
+    if problem := finals.freeze_obstacle(stored):
         raise Refused(problem)
     now, development, final = timezone.now(), stored.development, stored.final
     assert final is not None  # else there was an obstacle
@@ -282,13 +253,23 @@ def repeat_faults(*, challenge: Challenge, by: Any) -> int:
 
 
 @transaction.atomic
-def reveal(*, challenge: Challenge, by: Any) -> Challenge:
-    """Shows the results of the final to everybody."""
-    stored = _locked(challenge)
-    if problem := reveal_obstacle(stored):
+def reveal(*, challenge: Challenge, by: Any, reason: str = "") -> Challenge:
+    """Shows the results of the final to everybody.
+
+    Where the platform spoilt runs that cannot be repeated, only with a public `reason`: such duels become void.
+    """
+    stored, said = _locked(challenge), " ".join(reason.split())
+    if problem := finals.reveal_obstacle(stored):
         raise Refused(problem)
     final = stored.final
     assert final is not None  # else there was an obstacle
+    if problem := finals.spoilt(stored):
+        if not said:
+            raise Refused(problem)
+        if len(said) > finals.LONGEST_NOTE:
+            raise Refused(_("Say it in %(most)s characters: it stands on the boards.") % {"most": finals.LONGEST_NOTE})
+        finals.conductor().give_up_faults(final, reason=said, by=by)
+        final.reveal_note = said
     final.revealed_at = timezone.now()
     _save(final, by, _("results revealed"))
     finals.conductor().reveal(final)

@@ -1,5 +1,6 @@
 """Pages of the admin about the final: how far it is, freezing the picks, revealing the results."""
 
+from functools import partial
 from typing import Any
 
 from django.contrib import messages
@@ -49,8 +50,8 @@ class FinalPages(OrganiserPages):
             "development": challenge.development,
             "progress": progress,
             "seeds": range(1, final.seeds + 1),
-            "cannot_freeze": actions.freeze_obstacle(challenge),
-            "cannot_reveal": actions.reveal_obstacle(challenge),
+            "cannot_freeze": finals.freeze_obstacle(challenge),
+            "cannot_reveal": finals.reveal_obstacle(challenge),
             "refresh_seconds": _REFRESH_SECONDS if progress.open else None,
         }
         return self._page(request, challenge, "final", _("Final"), context)
@@ -59,7 +60,7 @@ class FinalPages(OrganiserPages):
         """Asks for confirmation, then freezes the picks."""
         challenge = self._challenge(request, object_id)
         texts = {
-            "obstacle": actions.freeze_obstacle(challenge),
+            "obstacle": finals.freeze_obstacle(challenge),
             "question": _("Freeze the picks for the final of “%(title)s”?") % {"title": challenge.title},
             "consequence": _(
                 "The development phase ends. What the teams have picked by now is in the final; a team that has picked "
@@ -73,9 +74,13 @@ class FinalPages(OrganiserPages):
     def reveal_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Asks for confirmation, then shows the results to everybody."""
         challenge = self._challenge(request, object_id)
-        obstacle = actions.reveal_obstacle(challenge)
+        obstacle = finals.reveal_obstacle(challenge)
+        spoilt = "" if obstacle else finals.spoilt(challenge)
         texts: dict[str, Any] = {
             "obstacle": obstacle,
+            "warning": spoilt,
+            "reason": _("Reason, which everybody reads above the boards and in the matrix") if spoilt else "",
+            "longest": finals.LONGEST_NOTE,
             "question": _("Reveal the results of the final of “%(title)s”?") % {"title": challenge.title},
             "consequence": _(
                 "Everybody sees the final standings, and which entries failed. The boards of the development phase "
@@ -83,16 +88,9 @@ class FinalPages(OrganiserPages):
             ),
             "button": _("Reveal"),
         }
-        if not obstacle and challenge.final and (faults := finals.conductor().progress(challenge.final).faults):
-            texts["warning"] = ngettext(
-                "The platform spoilt %(number)s run. Repeat it first: a defense that misses a run has no score, and an "
-                "attack that misses a duel is left out of that defense’s worst leak, which makes it look safer.",
-                "The platform spoilt %(number)s runs. Repeat them first: a defense that misses a run has no score, and "
-                "an attack that misses a duel is left out of that defense’s worst leak, which makes it look safer.",
-                faults,
-            ) % {"number": faults}
         done = _("The results are revealed.")
-        return self._confirmed(request, challenge, "reveal", _("Reveal the results"), texts, actions.reveal, done)
+        reveal = partial(actions.reveal, reason=request.POST.get("reason", ""))
+        return self._confirmed(request, challenge, "reveal", _("Reveal the results"), texts, reveal, done)
 
 
 def _state(challenge: Challenge) -> str:

@@ -5,14 +5,18 @@ Who is in it, and which runs that means, is known further up the house, which re
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
+from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
-from challenges.models import Phase
+from challenges.models import Challenge, Phase
 
-# `fault` is a failure of the platform, which may be run again; `never` is a duel whose defense did not come through.
-RunState = Literal["done", "running", "waiting", "failed", "fault", "never"]
+LONGEST_NOTE: Final = 300  # characters of the reason why a final is revealed without some runs
+# `fault` is a failure of the platform, which may be run again; `never` is a duel whose defense did not come through;
+# `void` one that the organisers took out of all scores.
+RunState = Literal["done", "running", "waiting", "failed", "fault", "never", "void"]
 OPEN: tuple[RunState, ...] = ("running", "waiting")
 
 
@@ -41,6 +45,7 @@ class Cell:
             "failed": _("failed"),
             "fault": _("fault of the platform"),
             "never": _("cannot be run"),
+            "void": _("void"),
         }
         return ", ".join(words[state] for state in self.states)
 
@@ -81,11 +86,11 @@ class Progress:
 
     @property
     def due(self) -> int:
-        return self.count("done", "failed", "fault", *OPEN)
+        return self.count("done", "failed", "fault", "void", *OPEN)
 
     @property
     def over(self) -> int:
-        return self.count("done", "failed")
+        return self.count("done", "failed", "void")
 
     @property
     def open(self) -> int:
@@ -108,6 +113,9 @@ class Conductor(Protocol):
     def repeat_faults(self, final: Phase) -> int:
         """Queues what the platform spoilt once more; returns how many runs."""
 
+    def give_up_faults(self, final: Phase, *, reason: str, by: Any) -> None:
+        """Takes the duels that the platform spoilt out of all scores, with a reason that everybody reads."""
+
     def reveal(self, final: Phase) -> None:
         """Works out the standings that everybody now sees."""
 
@@ -123,3 +131,49 @@ def register(conductor: Conductor) -> None:
 def conductor() -> Conductor:
     """Who plays finals; IndexError where nobody does."""
     return _conductors[0]
+
+
+def freeze_obstacle(challenge: Challenge) -> str:
+    """Why the picks for the final cannot be frozen now; "" if they can."""
+    development, final = challenge.development, challenge.final
+    if final is None:
+        return _("The challenge has no final phase.")
+    if final.is_frozen:
+        return _("The picks are frozen already.")
+    if challenge.status != Challenge.Status.PUBLISHED:
+        return _("Only a published challenge can go on to its final.")
+    if development is not None and development.opens_at and development.opens_at > timezone.now():
+        return _("The development phase has not begun yet.")
+    return ""
+
+
+def reveal_obstacle(challenge: Challenge) -> str:
+    """Why the results of the final cannot be revealed now; "" if they can."""
+    final = challenge.final
+    if final is None:
+        return _("The challenge has no final phase.")
+    if not final.is_frozen:
+        return _("Freeze the picks first.")
+    if not final.is_sealed:
+        return _("The results are revealed already.")
+    if final.opens_at and final.opens_at > timezone.now():
+        return _("The final has not begun yet.")
+    open_runs = conductor().progress(final).open
+    return _("Not all runs of the final are over: %(number)s are to come.") % {"number": open_runs} if open_runs else ""
+
+
+def spoilt(challenge: Challenge) -> str:
+    """What faults of the platform stand in the way of a reveal, and what to do; "" if there are none."""
+    final = challenge.sealed_final
+    faults = conductor().progress(final).faults if final and final.is_frozen else 0
+    if not faults:
+        return ""
+    return ngettext(
+        "The platform spoilt %(number)s run, for which no entry may pay. Repeat it first. If that is not possible, "
+        "give a reason, which everybody will read: the duel is then void, and a defense that misses a run has no "
+        "score.",
+        "The platform spoilt %(number)s runs, for which no entry may pay. Repeat them first. If that is not possible, "
+        "give a reason, which everybody will read: these duels are then void, and a defense that misses a run has no "
+        "score.",
+        faults,
+    ) % {"number": faults}

@@ -7,7 +7,7 @@ state of an entry, no row of a board and no version of a challenge. What became 
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from django.db.models import F, OuterRef, Subquery
@@ -17,7 +17,7 @@ from challenges.finals import Cell, Entrant, Progress, Row, RunState, Trouble
 from challenges.models import Challenge, Phase
 from sandbox.models import Run
 from sandbox.reasons import Reason
-from submissions import flow, standings, steps
+from submissions import actions, flow, standings, steps
 from submissions.models import Duel, Release, Standing, Step, Submission, Team
 from submissions.states import READY, State
 
@@ -36,6 +36,12 @@ class Conductor:
 
     def repeat_faults(self, final: Phase) -> int:
         return repeat_faults(final)
+
+    def give_up_faults(self, final: Phase, *, reason: str, by: Any) -> None:
+        for duel in _spoilt(final):
+            duel.refresh_from_db()
+            if not duel.void_reason:  # else it went with another seed of the same pairing
+                actions.void_duel(duel=duel, reason=reason, by=by)
 
     def reveal(self, final: Phase) -> None:
         reveal(final)
@@ -83,12 +89,18 @@ def repeat_faults(final: Phase) -> int:
     for step in spoilt:
         steps.queue_release(step.submission, step.name, final, step.seed, previous=step.previous)
         step.delete()
-    duels = Duel.objects.filter(release__phase=final, state=Duel.State.FAILED, reason=Reason.PLATFORM_FAULT)
-    duels = duels.filter(attack__in=picture.attacks, release__submission__in=picture.defenses)
-    fought = list(duels.select_related("attack__challenge", "attack__image", "release__phase", "step"))
+    fought = _spoilt(final)
     for duel in fought:
         flow.fight_again(duel)
     return len(spoilt) + len(fought)
+
+
+def _spoilt(final: Phase) -> list[Duel]:
+    """The duels of a final that count and that a fault of the platform has ended."""
+    sides = Submission.objects.taking_part(final)
+    duels = Duel.objects.valid().filter(release__phase=final, attack__in=sides, release__submission__in=sides)
+    faulted = duels.filter(state=Duel.State.FAILED, reason=Reason.PLATFORM_FAULT)
+    return list(faulted.select_related("attack__challenge", "attack__image", "release__phase", "step"))
 
 
 def reveal(final: Phase) -> None:
@@ -199,6 +211,8 @@ def _fought(duel: Duel | None, alone: RunState) -> RunState:
     """What became of a duel, whose defense's own run is in that state."""
     if duel is None:
         return "never" if alone in ("failed", "fault") else "waiting"
+    if duel.void_reason:
+        return "void"
     if duel.state == Duel.State.DONE:
         return "done"
     if duel.state == Duel.State.FAILED:

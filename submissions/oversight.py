@@ -12,6 +12,7 @@ from django.db.models import Q, QuerySet
 
 from challenges.metrics import collusion
 from challenges.models import Challenge, Phase
+from sandbox.reasons import Reason
 from submissions.models import Duel, Release, Standing, Submission
 
 # SCORING 3: a trivial defense must show no leak. So many standard errors off is chance once in 370 looks.
@@ -41,6 +42,7 @@ class Pairing:
     rival: Rival | None
     suspected: bool
     void_reason: str
+    spoilt: bool = False  # a fault of the platform ended a duel of it, which keeps a final from its reveal
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,9 @@ def review(release: Release) -> None:
 
 
 def watched(challenge: Challenge) -> list[Pairing]:
-    """The pairings that were flagged or voided, phases apart, the furthest ahead first."""
-    marked = Duel.objects.filter(Q(suspected=True) | ~Q(void_reason=""), attack__challenge=challenge)
+    """The pairings that were flagged or voided, or spoilt in a final, phases apart, the furthest ahead first."""
+    spoilt = Q(reason=Reason.PLATFORM_FAULT, release__phase__in=challenge.phases.filter(kind=Phase.Kind.FINAL))
+    marked = Duel.objects.filter(Q(suspected=True) | ~Q(void_reason="") | spoilt, attack__challenge=challenge)
     return sorted(_pairings(marked), key=lambda pairing: -(pairing.rival.gap if pairing.rival else 0))
 
 
@@ -158,6 +161,7 @@ def _pairing(duels: Sequence[Duel]) -> Pairing:
         rival=max(rivals, key=lambda rival: rival.gap) if rivals else None,
         suspected=any(duel.suspected for duel in duels),
         void_reason=first.void_reason,
+        spoilt=first.release.phase.is_final and any(duel.reason == Reason.PLATFORM_FAULT for duel in duels),
     )
 
 

@@ -10,58 +10,66 @@ import numpy as np
 from challenges.metrics import bootstrap, ranking
 from challenges.models import Phase
 from challenges.scenarios.base import Floats
-from sandbox.reasons import Reason
-from submissions.matrix import audited
+from challenges.splits import Flags
+from submissions.matrix import audited, units
 from submissions.models import Duel, Submission
 
 
 @dataclass(frozen=True, eq=False)
 class ResampledDuel:
-    """A finished duel: its leaks [R, units, metrics], moved to the estimate."""
+    """A decided duel: its leaks [R, units, metrics], moved to the estimate; empty if the attack failed."""
 
     attack: UUID
     seed: int
     leaks: Floats
     epsilon: float  # its audited lower bound, which is no estimate and has no resamples; 0 where there is none
 
+    @property
+    def failed(self) -> bool:
+        return self.leaks.size == 0
+
 
 @dataclass(frozen=True, eq=False)
 class ResampledDefense:
     """One defense in a phase over R resamples.
 
-    `utility` [R] is U, None while the challenge has no anchors; `duels` are the finished, valid ones against it,
-    attacks in order of submission; `failed` the attacks whose duels failed, by how many there are.
+    `utility` [R] is U, None while the challenge has no anchors; `duels` are the decided ones against it, attacks in
+    order of submission, by seed.
     """
 
     utility: Floats | None
     seeds: int
     duels: list[ResampledDuel]
-    failed: dict[UUID, int]
 
     @cached_property
-    def whole(self) -> dict[UUID, Floats]:
-        """[R, units, metrics] of each attack with a result for each seed, in order of submission."""
-        by_attack: dict[UUID, list[Floats]] = defaultdict(list)
+    def played(self) -> dict[UUID, list[ResampledDuel]]:
+        """The duels of each attack that count for W: over for each seed, at least one of them with a result."""
+        by_attack: dict[UUID, list[ResampledDuel]] = defaultdict(list)
         for duel in self.duels:
-            by_attack[duel.attack].append(duel.leaks)
-        return {a: np.concatenate(found, axis=1) for a, found in by_attack.items() if len(found) == self.seeds}
+            by_attack[duel.attack].append(duel)
+        return {
+            attack: found
+            for attack, found in by_attack.items()
+            if len(found) == self.seeds and not all(duel.failed for duel in found)
+        }
 
     @cached_property
-    def leaks(self) -> Floats:
-        """[R, units, attacks, metrics] of the attacks in `whole`."""
-        if not self.whole:
-            return np.zeros((bootstrap.RESAMPLES, 0, 0, 0))
-        return np.stack(list(self.whole.values()), axis=2)
+    def leaks(self) -> tuple[Floats, Flags]:
+        """[R, units, attacks, metrics] of the attacks in `played`, and which are there: [units, attacks]."""
+        if not self.played:
+            return np.zeros((bootstrap.RESAMPLES, 0, 0, 0)), np.zeros((0, 0), dtype=np.bool_)
+        return units([[duel.leaks for duel in found] for found in self.played.values()])
 
     def worst_leak(self, metric: int | None = None) -> Floats:
         """W before clipping, cross-fitted anew in each resample: [R]. Of one metric alone, if it is given."""
-        return ranking.worst_leak(self.leaks if metric is None or not self.whole else self.leaks[..., [metric]])
+        leaks, present = self.leaks
+        return ranking.worst_leak(leaks if metric is None or not self.played else leaks[..., [metric]], present)
 
     @cached_property
     def added(self) -> dict[UUID, Floats]:
-        """How much W falls without each attack of `whole`, [R]: what nobody else would have found."""
-        without = self.worst_leak()[:, None] - ranking.without_each(self.leaks)
-        return {attack: without[:, place] for place, attack in enumerate(self.whole)}
+        """How much W falls without each attack of `played`, [R]: what nobody else would have found."""
+        without = self.worst_leak()[:, None] - ranking.without_each(*self.leaks)
+        return {attack: without[:, place] for place, attack in enumerate(self.played)}
 
     @cached_property
     def epsilon(self) -> float:
@@ -70,14 +78,11 @@ class ResampledDefense:
     @cached_property
     def successes(self) -> dict[UUID, Floats]:
         """The signed s(a, d) of each attack, [R]: the mean over its duels, of which failed ones count as 0."""
-        total: dict[UUID, Floats] = {}
-        number: dict[UUID, int] = defaultdict(int, self.failed)
-        for duel in self.duels:
-            mean = duel.leaks.mean(axis=(1, 2))
-            total[duel.attack] = total[duel.attack] + mean if duel.attack in total else mean
-            number[duel.attack] += 1
         nothing = np.zeros(bootstrap.RESAMPLES)
-        return {attack: total.get(attack, nothing) / number[attack] for attack in number}
+        means: dict[UUID, list[Floats]] = defaultdict(list)
+        for duel in self.duels:
+            means[duel.attack].append(nothing if duel.failed else duel.leaks.mean(axis=(1, 2)))
+        return {attack: np.mean(found, axis=0) for attack, found in means.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,24 +126,22 @@ def defense(submission: Submission, phase: Phase) -> ResampledDefense:
         u = np.stack(utilities, axis=1)
         utility = ranking.normalised_utility(u, challenge.trivial_utility, challenge.reference_utility)
     rows = (
-        Duel.objects.valid()
+        Duel.objects.decided()
         .filter(release__submission=submission, release__phase=phase)
         .filter(attack__in=Submission.objects.taking_part(phase))
-        .exclude(state=Duel.State.PENDING)
-        .exclude(reason=Reason.PLATFORM_FAULT)
         .order_by("attack__created_at", "attack", "release__seed")
         .values_list("pk", "attack", "release__seed", "state", "leaks", "errors", "detail__epsilon", "replicates")
     )
-    duels: list[ResampledDuel] = []
-    failed: dict[UUID, int] = defaultdict(int)
-    for pk, attack, seed, state, leaks, errors, epsilon, stored in rows:
-        if state == Duel.State.FAILED:
-            failed[attack] += 1
-        else:
-            duels.append(
-                ResampledDuel(attack, seed, _replicates(f"duel {pk}", leaks, errors, stored), audited(epsilon) or 0.0)
-            )
-    return ResampledDefense(utility, len(utilities), duels, dict(failed))
+    duels = [
+        ResampledDuel(
+            attack,
+            seed,
+            np.zeros(0) if state == Duel.State.FAILED else _replicates(f"duel {pk}", leaks, errors, stored),
+            audited(epsilon) or 0.0,
+        )
+        for pk, attack, seed, state, leaks, errors, epsilon, stored in rows
+    ]
+    return ResampledDefense(utility, len(utilities), duels)
 
 
 def _replicates(name: str, values: object, errors: object, stored: bytes | memoryview | None) -> Floats:

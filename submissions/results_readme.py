@@ -13,7 +13,7 @@ _MATRIX: Final = {
     "unit": "Number of the cross-fitting unit (fold of the scored candidates) within the seed, from 0; empty if the "
     "duel has no result.",
     "state": "`done`, `failed` or `pending`. A failed duel counts as leak 0 for the attack and is ignored for the "
-    "defense.",
+    "defense: in the units of that seed the worst attack is sought among those that have a result there.",
     "failure": "Why it failed; `platform_fault` counts for nobody.",
     "suspected": "The platform flagged it: this attack leaks more than 0.15, and more than 4 standard errors, above "
     "every other attack on the same release.",
@@ -133,8 +133,9 @@ def _head(challenge: Challenge, phase: Phase) -> str:
         "Each table is there twice, as CSV (UTF-8, with a header) and as Parquet. Leaks and utilities are between 0\n"
         "and 1 (by chance a leak may be below 0), scores between 0 and 100.\n\n"
         "`challenges.metrics.duel` computes the boards again: `crossfit` of the leaks of a defense as an array\n"
-        "[seed and unit][attack][metric] gives W, `normalised_utility` of its raw utilities gives U. Only attacks\n"
-        "that have a result for every seed count, and no voided duel.\n"
+        "[seed and unit][attack][metric] gives W, `normalised_utility` of its raw utilities gives U. An attack\n"
+        "counts if its duels are over for every seed and one of them has a result; `present` says in which units it\n"
+        "has one. No voided duel counts, and none that the platform spoilt.\n"
     )
 
 

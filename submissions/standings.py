@@ -84,7 +84,7 @@ def _defense(defense: Submission, phase: Phase) -> None:
     complete = len(releases) == phase.seeds
     public_utility = _public_utility(row, utility) if complete else None
     faced = Faced.by(defense, phase, seeds=len(releases))
-    worst = metrics.crossfit(faced.leaks, faced.errors)
+    worst = metrics.crossfit(faced.leaks, faced.errors, faced.present)
     useful = utility >= challenge.utility_threshold - _ROUNDING
     # Before every seed ran and every baseline was met, nothing can be said about privacy.
     known = bool(faced.attacks) and public_utility is not None and not _awaits_baselines(defense, phase)
@@ -95,7 +95,7 @@ def _defense(defense: Submission, phase: Phase) -> None:
     if known and public_utility is not None:
         strict = 0.0
         if challenge.ranking == Challenge.Ranking.TPR:
-            strict = metrics.crossfit_worst_leak(faced.leaks[..., [strict_metric(challenge)]])
+            strict = metrics.crossfit_worst_leak(faced.leaks[..., [strict_metric(challenge)]], faced.present)
         exact = _measured(challenge, utility, worst.value, strict, faced.epsilon)
         shown = _measured(challenge, public_utility, public(worst.value), public(strict), public(faced.epsilon))
         columns |= {
@@ -218,10 +218,8 @@ def _awaits_baselines(defense: Submission, phase: Phase) -> bool:
 def _successes(attacks: list[Submission], utilities: Iterable[UUID], phase: Phase) -> dict[UUID, dict[UUID, float]]:
     """s(a, d) of each attack against each counting defense that it has met; a failed duel is a leak of 0."""
     rows = (
-        Duel.objects.valid()
+        Duel.objects.decided()
         .filter(attack__in=attacks, release__submission__in=list(utilities), release__phase=phase)
-        .exclude(state=Duel.State.PENDING)
-        .exclude(reason=Reason.PLATFORM_FAULT)
         .values_list("attack", "release__submission")
         .annotate(leak=Avg(Coalesce("mean_leak", 0.0, output_field=FloatField())))
     )

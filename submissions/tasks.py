@@ -88,7 +88,7 @@ def settle_forgotten() -> None:
 
 def fight_again() -> None:
     """Duels that a fault of the platform ended are tried again, while both sides still take part."""
-    faulted = Duel.objects.filter(
+    faulted = Duel.objects.valid().filter(
         state=Duel.State.FAILED, reason=Reason.PLATFORM_FAULT, finished_at__lt=timezone.now() - _FAULT_PAUSE
     )
     for duel in faulted.select_related("attack__challenge", "attack__image", "release__phase", "step"):

@@ -53,38 +53,65 @@ def privacy(worst_leak: float, reference_leak: float = 0.20) -> float:
     return _clip(1 - as_number(worst_leak, "The worst leak") / reference)
 
 
-def crossfit_worst_leak(leaks: ArrayLike) -> float:
+def crossfit_worst_leak(leaks: ArrayLike, present: ArrayLike | None = None) -> float:
     """W: the worst of several attacks and metrics, without the noise of a maximum; see `crossfit`.
 
     `leaks[seed][attack][metric]`: one number per unit (seed or fold), attack (in order of submission) and metric.
     """
-    return crossfit(leaks).value
+    return crossfit(leaks, present=present).value
 
 
-def crossfit(leaks: ArrayLike, errors: ArrayLike | None = None) -> WorstLeak:
+def crossfit(leaks: ArrayLike, errors: ArrayLike | None = None, present: ArrayLike | None = None) -> WorstLeak:
     """The cross-fitted worst leak with all that belongs to it.
 
     In each unit the (attack, metric) pair counts that leaks most on average over the *other* units; ties go to the
     earlier attack, then to the first metric. With a single unit there are no others: the maximum itself counts, and
     `in_sample` says so. Without attacks W is 0. `errors` has the shape of `leaks` and holds their standard errors;
     units count as independent.
+
+    `present[unit][attack]` says which duels have a result (default: all); what `leaks` holds of the others is ignored.
+    A failed duel is no reason to forget the attack's others: see `promise`. A unit without any result is left out.
     """
     values = _leaks(leaks, "The leaks")
     if values.size == 0:
         return WorstLeak(0.0, 0.0, None if errors is None else 0.0, (), in_sample=False)
-    units, _, metrics = values.shape
-    flat = values.reshape(units, -1)
-    others = (flat.sum(axis=0) - flat) / (units - 1) if units > 1 else flat
-    chosen = _first_maximum(others)
+    there = _present(present, values.shape[:2])
+    used = np.flatnonzero(there.any(axis=1))
+    if not len(used):
+        return WorstLeak(0.0, 0.0, None if errors is None else 0.0, (), in_sample=False)
+    units, metrics = len(used), values.shape[2]
+    flat = values[used].reshape(units, -1)
+    promised, alone = promise(values[used], there[used])
+    chosen = _first_maximum(promised.reshape(units, -1))
     mean = float(flat[np.arange(units), chosen].mean())
     error = None
     if errors is not None:
         spread = _leaks(errors, "The errors")
         if spread.shape != values.shape or (spread < 0).any():
             raise ValueError("The errors must have the shape of the leaks and must not be negative.")
-        error = math.sqrt(float((spread.reshape(units, -1)[np.arange(units), chosen] ** 2).sum())) / units
+        error = math.sqrt(float((spread[used].reshape(units, -1)[np.arange(units), chosen] ** 2).sum())) / units
     choices = tuple((int(pair) // metrics, int(pair) % metrics) for pair in chosen)
-    return WorstLeak(_clip(mean), mean, error, choices, in_sample=units == 1)
+    return WorstLeak(_clip(mean), mean, error, choices, in_sample=bool(alone.any()))
+
+
+def promise(leaks: NDArray[np.float64], present: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """What each pair leaks on average over the other units, by which the worst one of a unit is chosen.
+
+    `leaks` [..., units, attacks, metrics], `present` [units, attacks]. An attack whose duel failed in some units is
+    judged by those in which it came through; it cannot be chosen where it has no result (-inf). So a defense gains
+    little by making a strong attack fail once, and an attack that fails on purpose decides nothing where it failed.
+
+    Also returns for each unit [units] whether no attack there has a result elsewhere: those that have one in it then
+    count by that itself.
+    """
+    known = np.where(present[..., None], leaks, 0.0)
+    number = present.sum(axis=0) - present
+    others = (known.sum(axis=-3, keepdims=True) - known) / np.maximum(number, 1)[..., None]
+    fit = present & (number > 0)
+    alone = ~fit.any(axis=1)
+    judged = np.where(alone[:, None, None], known, others)
+    eligible = np.where(alone[:, None], present, fit)
+    return np.where(eligible[..., None], judged, -np.inf), alone
 
 
 def defense_score(utility: float, privacy: float) -> float:
@@ -121,6 +148,15 @@ def _leaks(leaks: ArrayLike, what: str) -> NDArray[Any]:
     if array.size == 0:
         return np.zeros((0, 0, 0))
     return as_numbers(array, what, ndim=3).astype(np.float64)
+
+
+def _present(present: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    if present is None:
+        return np.ones(shape, dtype=np.bool_)
+    array = np.asarray(present)
+    if array.shape != shape or array.dtype != np.bool_:
+        raise ValueError("There must be a truth value for each unit and attack.")
+    return array
 
 
 def _first_maximum(rows: NDArray[Any]) -> NDArray[np.int64]:

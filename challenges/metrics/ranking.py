@@ -13,11 +13,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from challenges.metrics.duel import TRIMMED_FROM
+from challenges.metrics.duel import TRIMMED_FROM, promise
 
 Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 CONFIDENCE: Final = 0.95
+_BEHIND: Final = 1e9  # more than any leak is apart from another
 
 
 def recentred(values: Any, replicates: Any) -> Floats:
@@ -42,15 +44,25 @@ def normalised_utility(u: Floats, trivial: float, reference: float) -> Floats:
     return np.asarray(np.clip((u.mean(axis=1) - trivial) / (reference - trivial), 0, 1))
 
 
-def worst_leak(leaks: Floats) -> Floats:
-    """`duel.crossfit(...).mean` (W before clipping) in each resample: [R, units, attacks, metrics] -> [R]."""
+def worst_leak(leaks: Floats, present: Flags | None = None) -> Floats:
+    """`duel.crossfit(...).mean` (W before clipping) in each resample: [R, units, attacks, metrics] -> [R].
+
+    `present` [units, attacks]: which duels have a result; by default all.
+    """
+    leaks, present = _used(leaks, present)
     resamples, units = leaks.shape[:2]
     if leaks.size == 0:  # nobody has attacked yet
         return np.zeros(resamples)
     flat = leaks.reshape(resamples, units, -1)
-    others = (flat.sum(axis=1, keepdims=True) - flat) / (units - 1) if units > 1 else flat
-    chosen = others.argmax(axis=2)[:, :, None]
+    chosen = promise(leaks, present)[0].reshape(flat.shape).argmax(axis=2)[:, :, None]
     return np.asarray(np.take_along_axis(flat, chosen, axis=2).mean(axis=(1, 2)))
+
+
+def _used(leaks: Floats, present: Flags | None) -> tuple[Floats, Flags]:
+    """The units in which some duel has a result, and which ones have."""
+    there = np.ones(leaks.shape[1:3], dtype=np.bool_) if present is None else present
+    used = there.any(axis=1)
+    return leaks[:, used], there[used]
 
 
 def privacy(worst: Floats, reference_leak: float) -> Floats:
@@ -118,19 +130,23 @@ def _reach(spread: Floats) -> float:
     return float(np.quantile(farthest, CONFIDENCE))
 
 
-def without_each(leaks: Floats) -> Floats:
+def without_each(leaks: Floats, present: Flags | None = None) -> Floats:
     """W before clipping, were one attack not there: [R, units, attacks, metrics] -> [R, attacks].
 
     In each unit the attack that leaks most on the others is left out, and the next best one takes its place; without
     any other attack nothing leaks. The difference to `worst_leak` is what nobody else would have found.
     """
-    units, attacks = leaks.shape[1:3]
-    total = leaks.sum(axis=1, keepdims=True)
-    others = (total - leaks) / (units - 1) if units > 1 else leaks
+    leaks, present = _used(leaks, present)
+    attacks = leaks.shape[2]
+    if leaks.size == 0:
+        return np.zeros((len(leaks), attacks))
+    others, _alone = promise(leaks, present)
+    # behind all that others can judge come those who count by themselves once the others are gone
+    others = np.where(np.isneginf(others) & present[..., None], leaks - _BEHIND, others)
     metric = others.argmax(axis=3)[..., None]  # each attack's own best, [R, units, attacks, 1]
-    promise = np.take_along_axis(others, metric, axis=3)[..., 0]
-    kept = np.take_along_axis(leaks, metric, axis=3)[..., 0]
-    order = np.argsort(-promise, axis=2, kind="stable")
+    promised = np.take_along_axis(others, metric, axis=3)[..., 0]
+    kept = np.take_along_axis(np.where(present[..., None], leaks, 0.0), metric, axis=3)[..., 0]
+    order = np.argsort(-promised, axis=2, kind="stable")
     first = order[..., :1]
     best = np.take_along_axis(kept, first, axis=2)
     second = np.take_along_axis(kept, order[..., 1:2], axis=2) if attacks > 1 else np.zeros_like(best)

@@ -332,6 +332,8 @@ class Phase(models.Model):
     secret = models.BinaryField(default=_new_secret, editable=False)
     frozen_at = models.DateTimeField(null=True, editable=False)  # a final: its entries are settled
     revealed_at = models.DateTimeField(null=True, editable=False)  # a final: everybody sees its boards
+    # a final that was revealed although the platform had spoilt runs: why; everybody reads it
+    reveal_note = models.CharField(max_length=300, blank=True, editable=False)
     history = HistoricalRecords(excluded_fields=["secret"])
 
     class Meta:

@@ -296,6 +296,10 @@ class DuelQuerySet(models.QuerySet["Duel"]):
         """Duels that no organiser has voided: all others count nowhere."""
         return self.filter(void_reason="")
 
+    def decided(self) -> Self:
+        """Valid duels of which it is settled what they say: with a result, or failed by the attack's own fault."""
+        return self.valid().exclude(state=Duel.State.PENDING).exclude(reason=Reason.PLATFORM_FAULT)
+
     def between(self, *, attack: Submission, defense: Submission) -> Self:
         return self.filter(attack=attack, release__submission=defense)
 

@@ -46,6 +46,46 @@ def test_the_worst_leak_is_cross_fitted(leaks: Any) -> None:
     assert not found.in_sample
 
 
+HOLES = LEAKS.flatmap(lambda leaks: st.tuples(st.just(leaks), arrays(np.bool_, leaks.shape[:2])))
+
+
+@given(HOLES)
+def test_a_failed_duel_is_left_out_and_the_attacks_others_are_not(played: Any) -> None:
+    leaks, present = played
+    units, attacks, metrics = leaks.shape
+    pairs = [(a, c) for a in range(attacks) for c in range(metrics)]
+    taken = []
+    for k in range(units):
+        elsewhere = {a: [j for j in range(units) if j != k and present[j][a]] for a in range(attacks)}
+        here = [(a, c) for a, c in pairs if present[k][a]]
+        judged = {(a, c): np.mean([leaks[j][a][c] for j in elsewhere[a]]) for a, c in here if elsewhere[a]}
+        judged = judged or {(a, c): leaks[k][a][c] for a, c in here}
+        if judged:
+            top = max(judged.values())
+            a, c = next(pair for pair, mean in judged.items() if mean > top - 1e-9)
+            taken.append(leaks[k][a][c])
+    garbage = np.where(present[..., None], leaks, 99.0)
+    found = crossfit(garbage, np.ones_like(leaks), present)
+    assert found.mean == pytest.approx(np.mean(taken) if taken else 0.0)
+    assert len(found.choices) == len(taken)
+    assert found.standard_error == pytest.approx(1 / np.sqrt(len(taken)) if taken else 0.0)
+    assert crossfit_worst_leak(garbage, present) == found.value
+
+
+def test_making_the_strongest_attack_fail_once_gains_a_share_and_not_all() -> None:
+    leaks = np.zeros((3, 2, 1))
+    leaks[:, 0], leaks[:, 1] = 0.3, 0.1
+    present = np.array([[True, True], [True, True], [False, True]])
+    assert crossfit_worst_leak(leaks) == pytest.approx(0.3)
+    assert crossfit_worst_leak(leaks, present) == pytest.approx((0.3 + 0.3 + 0.1) / 3)
+
+
+def test_which_duels_have_a_result_must_be_said_for_each() -> None:
+    for present in ([[True]], [[1, 0], [0, 1]], [True, False]):
+        with pytest.raises(ValueError, match="truth value"):
+            crossfit(np.zeros((2, 2, 1)), present=present)
+
+
 def test_cross_fitting_takes_the_noise_out_of_the_maximum() -> None:
     random = np.random.default_rng(0)
     noise = random.normal(0, 0.05, (2000, 2, 10, 2))

@@ -25,6 +25,24 @@ def test_each_resample_is_scored_as_the_matrix_is(seed: int, units: int, attacks
         assert score[r] == pytest.approx(duel.defense_score(utility[r], private[r]))
 
 
+@given(st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 4), st.integers(1, 2))
+def test_failed_duels_are_left_out_of_each_resample_as_of_the_matrix(
+    seed: int, units: int, attacks: int, metrics: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    leaks = rng.normal(0.05, 0.2, size=(10, units, attacks, metrics))
+    present = rng.random((units, attacks)) < 0.7
+    worst, without = ranking.worst_leak(leaks, present), ranking.without_each(leaks, present)
+    used = present.any(axis=1)
+    for r in range(10):
+        assert worst[r] == pytest.approx(duel.crossfit(leaks[r], present=present).mean)
+        for attack in range(attacks):
+            left = present.copy()
+            left[:, attack] = False
+            share = left[used].any(axis=1).mean() if used.any() else 0.0  # where nobody is left, nothing leaks
+            assert without[r, attack] == pytest.approx(duel.crossfit(leaks[r], present=left).mean * share)
+
+
 @given(st.integers(0, 10_000), st.integers(1, 8))
 def test_attacks_are_scored_as_the_matrix_is(seed: int, defenses: int) -> None:
     rng = np.random.default_rng(seed)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from django.contrib.auth.models import Group
 from django.test import Client
 from django.utils import timezone
 
@@ -17,6 +18,7 @@ from challenges import finals as organisers
 from challenges import splits
 from challenges.metrics import bootstrap
 from challenges.models import Challenge, Phase
+from challenges.permissions import ORGANISERS
 from sandbox.models import Image, Run
 from sandbox.reasons import Reason
 from submissions import actions, boards, finals, flow, reckoning, retention, scoring, tasks, timeline
@@ -115,8 +117,8 @@ def freeze(clinic: Challenge, final: Phase, olga: User) -> Callable[[], Phase]:
 
 @pytest.fixture
 def reveal(clinic: Challenge, final: Phase, olga: User) -> Callable[[], Challenge]:
-    def act() -> Challenge:
-        challenges.reveal(challenge=clinic, by=olga)
+    def act(reason: str = "") -> Challenge:
+        challenges.reveal(challenge=clinic, by=olga, reason=reason)
         final.refresh_from_db()
         reckon()
         return Challenge.objects.get(pk=clinic.pk)
@@ -402,7 +404,7 @@ def test_nothing_of_a_final_is_told_before_it_is_revealed(
     assert Challenge.objects.get(pk=clinic.pk).version == version  # browsers were not told to look again
     assert not Standing.objects.filter(phase=final).exists()
 
-    reveal()
+    reveal("The vault could not be run again.")
     after = seen_by(ada_alone)
     assert after["ada", "/challenges/clinic/boards/"] != before["ada", "/challenges/clinic/boards/"]
     own_page = f"/submissions/{Submission.objects.get(name='glass').pk}/"
@@ -561,6 +563,112 @@ def test_organisers_see_how_far_it_is_and_repeat_what_the_platform_spoilt(
     assert not row.failed  # type: ignore[attr-defined]
     with pytest.raises(challenges.Refused, match="no final under way"):
         challenges.repeat_faults(challenge=clinic, by=olga)
+
+
+def spoilt(ready: Ready, workers: Workers, freeze: Any, failures: dict[tuple[str, int], Reason]) -> Phase:
+    """A final whose runs are over, in which some failed: of Ada's vault and of two attacks by Ben."""
+    ready("ada", "defense", name="vault"), ready("ben", "attack", name="thief"), ready("ben", "attack", name="picklock")
+    workers.leaks = {("thief", "vault"): 0.15, ("picklock", "vault"): 0.05}
+    workers.end_all()
+    final: Phase = freeze()
+    workers.failures = failures
+    workers.end_all()
+    return final
+
+
+def test_no_final_is_revealed_while_the_platform_owes_it_a_run(
+    ready: Ready, workers: Workers, clinic: Challenge, freeze: Any, reveal: Any, olga: User
+) -> None:
+    final = spoilt(ready, workers, freeze, {("thief", 0): Reason.PLATFORM_FAULT})
+    assert organisers.reveal_obstacle(clinic) == ""
+    assert "spoilt 1 run, for which no entry may pay" in organisers.spoilt(clinic)
+    with pytest.raises(challenges.Refused, match="Repeat it first"):
+        challenges.reveal(challenge=clinic, by=olga)
+    final.refresh_from_db()
+    assert final.is_sealed
+    workers.failures = {}
+    Duel.objects.filter(state="failed").update(finished_at=timezone.now() - timedelta(minutes=11))
+    tasks.fight_again()  # as the sweep does
+    workers.end_all()
+    reveal()
+    row = Standing.objects.get(phase=final, submission__name="vault")
+    assert row.worst_leak == pytest.approx(0.15)
+    assert final.reveal_note == ""
+
+
+def test_organisers_may_reveal_without_what_cannot_be_repeated_and_say_why(
+    ready: Ready, workers: Workers, clinic: Challenge, freeze: Any, olga: User, carl: User, client: Client
+) -> None:
+    failures = {("thief", 0): Reason.PLATFORM_FAULT, ("thief", 2): Reason.PLATFORM_FAULT}
+    final = spoilt(ready, workers, freeze, failures)
+    with pytest.raises(challenges.Refused, match="300 characters"):
+        challenges.reveal(challenge=clinic, by=olga, reason="x" * 301)
+    olga.groups.add(Group.objects.get(name=ORGANISERS))
+    client.force_login(olga)
+    address = f"/admin/challenges/challenge/{clinic.pk}/reveal/"
+    asked = client.get(address).content.decode()
+    assert "spoilt 2 runs" in asked
+    assert 'name="reason"' in asked
+    assert "spoilt by the platform" in client.get("/challenges/clinic/oversight/").content.decode()
+    client.post(address, {"reason": "  "})
+    final.refresh_from_db()
+    assert final.is_sealed
+    client.post(address, {"reason": "The GPU host burnt  down."})
+    final.refresh_from_db()
+    assert not final.is_sealed
+    reckon()
+    assert final.reveal_note == "The GPU host burnt down."
+    void = Duel.objects.filter(release__phase=final, void_reason=final.reveal_note)
+    assert list(void.values_list("attack__name", flat=True)) == ["thief"] * SEEDS
+    row = Standing.objects.get(phase=final, submission__name="vault")
+    assert row.worst_leak == pytest.approx(0.05)
+    tasks.fight_again()
+    assert not Duel.objects.pending().exists()  # what is void is not tried again
+    client.force_login(carl)
+    board, matrix = (client.get(f"/challenges/clinic/{page}/").content.decode() for page in ("boards", "matrix"))
+    assert "The organisers say: The GPU host burnt down." in board
+    assert "The GPU host burnt down." in matrix
+
+
+def test_a_duel_that_the_platform_spoilt_can_be_voided_alone(
+    ready: Ready, workers: Workers, clinic: Challenge, freeze: Any, reveal: Any, olga: User
+) -> None:
+    final = spoilt(ready, workers, freeze, {("thief", 1): Reason.PLATFORM_FAULT})
+    actions.void_duel(duel=Duel.objects.get(reason="platform_fault"), reason="Lost power.", by=olga)
+    progress = organisers.conductor().progress(final)
+    states = {
+        attack.name: cell and cell.states for attack, cell in zip(progress.attacks, progress.rows[0].duels, strict=True)
+    }
+    assert states == {"thief": ("void",) * 3, "picklock": ("done",) * 3}
+    assert (progress.over, progress.due, progress.faults) == (9, 9, 0)
+    reveal()
+
+
+def test_a_final_may_be_revealed_without_a_defense_that_the_platform_could_not_run(
+    ready: Ready, workers: Workers, clinic: Challenge, freeze: Any, olga: User
+) -> None:
+    spoilt(ready, workers, freeze, {("vault", 1): Reason.PLATFORM_FAULT})
+    with pytest.raises(challenges.Refused, match="spoilt 1 run"):
+        challenges.reveal(challenge=clinic, by=olga)
+    challenges.reveal(challenge=clinic, by=olga, reason="Its host is gone.")
+    reckon()
+    (row,) = boards.board(challenge=Challenge.objects.get(), kind="defense")
+    assert (row.failed, row.score) == (True, None)
+
+
+def test_an_attack_that_fails_under_one_seed_is_judged_by_the_others(
+    ready: Ready, workers: Workers, clinic: Challenge, freeze: Any, reveal: Any
+) -> None:
+    """Else a defense would only have to make the strongest attack fail once."""
+    final = spoilt(ready, workers, freeze, {("thief", 1): Reason.TIMEOUT})
+    reveal()
+    vault, thief = (Standing.objects.get(phase=final, submission__name=name) for name in ("vault", "thief"))
+    assert vault.worst_leak == pytest.approx((0.15 + 0.05 + 0.15) / 3)  # where it failed, the next best counts
+    assert vault.worst_attack is not None
+    assert vault.worst_attack.name == "thief"
+    low, high = vault.intervals["worst_leak"]
+    assert low <= vault.worst_leak <= high
+    assert thief.mean_leak == pytest.approx((0.15 + 0 + 0.15) / 3)  # a failed duel is a leak of 0
 
 
 # Late entries -------------------------------------------------------------------------------------------------------
