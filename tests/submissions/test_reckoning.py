@@ -42,10 +42,10 @@ def entered(clinic: Challenge, image: Image) -> Entered:
     return make
 
 
-def released(defense: Submission, phase: Phase, u: float, error: float = 0.01) -> Release:
+def released(defense: Submission, phase: Phase, u: float, error: float = 0.01, seed: int = 0) -> Release:
     noise = np.random.default_rng(len(defense.name)).normal(0, error, size=R)
     return Release.objects.create(
-        submission=defense, phase=phase, seed=0, sha256="0" * 64, utility=u, replicates=bootstrap.pack(u + noise)
+        submission=defense, phase=phase, seed=seed, sha256="0" * 64, utility=u, replicates=bootstrap.pack(u + noise)
     )
 
 
@@ -303,7 +303,8 @@ def test_failed_duels_count_as_nothing_taken(phase: Phase, entered: Entered) -> 
     release = released(defense, phase, 0.8)
     Duel.objects.create(attack=attack, release=release, state=Duel.State.FAILED, reason="crashed")
     over = resampled.defense(defense, phase)
-    assert over.duels == []
+    assert over.played == {}
+    assert (over.worst_leak() == 0).all()
     assert (over.successes[attack.pk] == 0).all()
 
 
@@ -313,8 +314,30 @@ def test_the_estimate_and_its_resamples_follow_the_same_rules(phase: Phase, ente
     for name, leak in (("lira", 0.04), ("rmia", 0.07), ("loss", 0.01)):
         met(entered("attack", name), release, leak, error=0.0)
     over = resampled.defense(defense, phase)
-    np.testing.assert_allclose(over.worst_leak(), duel.crossfit(over.leaks[0]).mean, atol=1e-6)
+    leaks, _present = over.leaks
+    np.testing.assert_allclose(over.worst_leak(), duel.crossfit(leaks[0]).mean, atol=1e-6)
     assert over.worst_leak()[0] == pytest.approx(row_of(defense).worst_leak, abs=1e-6)
+
+
+def test_an_attack_that_failed_under_one_seed_keeps_its_other_duels_in_both(phase: Phase, entered: Entered) -> None:
+    Phase.objects.filter(pk=phase.pk).update(seeds=2)
+    phase.refresh_from_db()
+    defense = entered("defense", "forest")
+    releases = [released(defense, phase, 0.8, seed=seed) for seed in range(2)]
+    strong, weak, gone, late = (entered("attack", name) for name in ("strong", "weak", "gone", "late"))
+    for failed, release in ((strong, releases[0]), (gone, releases[0]), (gone, releases[1])):
+        Duel.objects.create(attack=failed, release=release, state=Duel.State.FAILED, reason="crashed")
+    Duel.objects.create(attack=late, release=releases[0])  # is still to be fought: counts once it is over
+    met(late, releases[1], 0.9, error=0.0)
+    met(weak, releases[0], 0.02, error=0.0)
+    met(weak, releases[1], 0.03, error=0.0)
+    met(strong, releases[1], 0.08, error=0.0)
+    over = resampled.defense(defense, phase)
+    assert list(over.played) == [strong.pk, weak.pk]
+    np.testing.assert_allclose(over.worst_leak(), (0.02 + 0.08) / 2, atol=1e-6)
+    assert row_of(defense).worst_leak == pytest.approx((0.02 + 0.08) / 2)
+    np.testing.assert_allclose(over.successes[strong.pk], 0.04, atol=1e-6)
+    np.testing.assert_allclose(over.added[strong.pk], 0.05 - 0.025, atol=1e-6)
 
 
 def test_boards_leave_the_resamples_in_the_database(phase: Phase, entered: Entered) -> None:
