@@ -6,6 +6,7 @@ from typing import Final
 from uuid import UUID
 
 from challenges.metrics import control as metrics
+from challenges.metrics import rounding
 from challenges.metrics.control import Excess
 from challenges.models import Challenge, Phase
 from sandbox.reasons import Reason
@@ -36,7 +37,7 @@ class Outcome:
 
     @property
     def leak(self) -> float | None:
-        return None if self.excess is None else round(self.excess.leak, 2) + 0.0
+        return None if self.excess is None else rounding.public(self.excess.leak)
 
     @property
     def low(self) -> float | None:
@@ -50,7 +51,7 @@ class Outcome:
         """An end of the interval, around the rounded leak: two more rounded numbers would tell the exact one."""
         if self.excess is None:
             return None
-        return round(round(self.excess.leak, 2) + side * _Z * self.excess.error, 2) + 0.0
+        return rounding.public(rounding.public(self.excess.leak) + side * _Z * self.excess.error)
 
 
 def outcomes(phase: Phase) -> dict[UUID, Outcome]:

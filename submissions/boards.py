@@ -8,14 +8,14 @@ from uuid import UUID
 from django.db.models import Avg, Count, Max, Q
 from django.utils.translation import gettext_lazy as _
 
+from challenges.metrics.rounding import DECIMALS, public
 from challenges.models import Challenge, Phase
 from submissions import blindness, finals
 from submissions.models import Duel, Standing, Submission
-from submissions.standings import public
 
 # A published interval is no finer than the published number: a hundredth of its scale (SCORING 4).
 _SCALE = {"utility": 1.0, "privacy": 1.0, "worst_leak": 1.0, "mean_leak": 1.0, "novelty": 1.0, "score": 100.0}
-_STEPS = 100
+_STEPS = 10**DECIMALS
 
 Interval = tuple[float, float]
 

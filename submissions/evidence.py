@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from challenges.metrics.bootstrap import RESAMPLES
+from challenges.metrics.rounding import public
 from challenges.models import Challenge, Phase
 from challenges.scenarios import registry
 from challenges.scenarios.base import CONTRACT
@@ -24,7 +25,6 @@ from submissions import boards, matrix
 from submissions.models import Duel, Exposure, Standing, Submission
 from submissions.states import READY
 
-_DECIMALS: Final = 2  # of what everybody sees (SCORING 4)
 _Z: Final = 1.959964  # of a two-sided 95 % interval
 _PREFIX: Final = 16  # hexadecimal digits of a hash: enough to compare, short enough to read
 
@@ -175,7 +175,7 @@ def card(submission: Submission, *, exact: bool = False) -> Card | None:
     if phase is None or standing is None or standing.utility is None:
         return None
     preliminary = phase.kind == Phase.Kind.DEVELOPMENT
-    eye = _Eye(None if exact else _DECIMALS)
+    eye = _Eye(exact)
     duels = _duels(submission, phase)
     strongest = [duel for duel in duels if duel.attack_id == standing.worst_attack_id and _counts(duel)]
     return Card(
@@ -202,13 +202,11 @@ def card(submission: Submission, *, exact: bool = False) -> Card | None:
 class _Eye:
     """Numbers as a reader sees them: exact, or rounded."""
 
-    def __init__(self, decimals: int | None) -> None:
-        self.exact = decimals is None
-        self._decimals = decimals
+    def __init__(self, exact: bool) -> None:
+        self.exact = exact
 
     def number(self, value: float) -> float:
-        """The sum turns a rounded -0.0 into 0.0."""
-        return value if self._decimals is None else round(value, self._decimals) + 0.0
+        return value if self.exact else public(value)
 
     def numbers(self, values: Sequence[float]) -> tuple[float, ...]:
         return tuple(self.number(value) for value in values)

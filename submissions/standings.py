@@ -17,6 +17,7 @@ from django.db.models.functions import Coalesce
 from challenges.metrics import duel as metrics
 from challenges.metrics import ladder, rankings
 from challenges.metrics.rankings import Measured
+from challenges.metrics.rounding import public
 from challenges.models import Challenge, Phase
 from sandbox.reasons import Reason
 from submissions import reckoning
@@ -24,7 +25,6 @@ from submissions.matrix import Faced, counting_defenses, strict_metric
 from submissions.models import Duel, Standing, Submission
 
 _ROUNDING = 1e-9  # of floating-point numbers: a utility exactly at the threshold passes
-_DECIMALS = 2  # of everything that the public sees (SCORING 4)
 
 
 def refresh_duel(duel: Duel) -> None:
@@ -177,11 +177,6 @@ def _attacks(phase: Phase, attacks: Iterable[Submission] | None = None) -> None:
             public_mean_leak=public(float(np.mean([leak for _u, leak in shown]))) if met else None,
             public_score=public(metrics.attack_score(*zip(*shown, strict=True))) if met else None,
         )
-
-
-def public(value: float) -> float:
-    """The value as everybody may see it; the sum turns a rounded -0.0 into 0.0."""
-    return round(value, _DECIMALS) + 0.0
 
 
 def _row(submission: Submission, phase: Phase) -> Standing:

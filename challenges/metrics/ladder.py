@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from typing import Final
 
+from challenges.metrics.rounding import public
+
 # A utility is released to a hundredth only if it beats the team's best by more than one.
 STEP: Final = 0.01
 # What does not is shown at the next lower rung: values that the team was told before, and tenths.
@@ -20,5 +22,5 @@ def released(utility: float, told: Iterable[float]) -> float:
     """
     earlier = list(told)
     if utility > max(earlier, default=-math.inf) + STEP + _ROUNDING:
-        return round(utility, 2) + 0.0
+        return public(utility)
     return max(rung for rung in (*_RUNGS, *earlier) if rung <= utility + _ROUNDING or rung == 0)

@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy as _
 from challenges.findings import Finding
 from challenges.metrics import bootstrap, membership
 from challenges.metrics.exposure import Told
+from challenges.metrics.rounding import DECIMALS, public
 from challenges.scenarios import resamples, trials
 from challenges.scenarios.base import Board, Floats, Game, Leaks, Scenario, require, write_task
 from challenges.scenarios.containers import names_of, people, write_named, write_shuffled
@@ -93,7 +94,9 @@ class MembershipScenario(Scenario):
 
     def control_reading(self, details: Sequence[Mapping[str, Any]]) -> str:
         """The mean AUC."""
-        return _("AUC %(auc)s") % {"auc": number_format(round(sum(d["auc"] for d in details) / len(details), 2), 2)}
+        return _("AUC %(auc)s") % {
+            "auc": number_format(public(sum(d["auc"] for d in details) / len(details)), DECIMALS)
+        }
 
     def look(self, trial: Trial) -> list[Finding]:
         """The number of candidates, classes, folds, and the blind control of the deals."""

@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models import F
 from django.utils import timezone
 
+from challenges.metrics import rounding
 from challenges.models import Phase
 from submissions.models.core import Submission
 
@@ -68,7 +69,7 @@ class Standing(models.Model):
         """One of its numbers: a column, or one that the reckoning left among the facts."""
         if name in self.facts:
             value: float = self.facts[name]
-            return round(value, 2) + 0.0 if public else value
+            return rounding.public(value) if public else value
         return getattr(self, f"public_{name}" if public else name, None)
 
 
