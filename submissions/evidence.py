@@ -22,7 +22,7 @@ from challenges.scenarios import registry
 from challenges.scenarios.base import CONTRACT
 from challenges.scenarios.criteria import CRITERIA
 from submissions import boards, matrix
-from submissions.models import Duel, Exposure, Standing, Submission
+from submissions.models import Duel, Exposure, Release, Standing, Submission
 from submissions.states import READY
 
 _Z: Final = 1.959964  # of a two-sided 95 % interval
@@ -82,6 +82,18 @@ class Histogram:
     records: int
     members: tuple[float, ...]
     others: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How like the data that it was made from a release is, 1 where no difference is seen; None where there is nothing.
+
+    See `challenges.metrics.similarity`: means over columns, over pairs of columns, and over columns with empty cells.
+    """
+
+    columns: float | None
+    pairs: float | None
+    missing: float | None
 
 
 @dataclass(frozen=True)
@@ -145,6 +157,7 @@ class Card:
     preliminary: bool
     qualified: bool
     utility: Estimate | None
+    likeness: Likeness | None
     worst_leak: Estimate | None
     privacy: Estimate | None
     score: Estimate | None
@@ -188,6 +201,7 @@ def card(submission: Submission, *, exact: bool = False) -> Card | None:
         preliminary=preliminary,
         qualified=standing.qualified,
         **{name: _on_board(standing, name, eye) for name in ("utility", "worst_leak", "privacy", "score")},
+        likeness=_likeness(submission, phase, eye),
         strongest=_strongest(challenge, strongest, eye),
         attacks=_attacks(duels),
         exposure=_histogram(submission, phase, eye),
@@ -231,6 +245,16 @@ def _on_board(standing: Standing, name: str, eye: _Eye) -> Estimate | None:
     bounds = standing.intervals[name] if eye.exact else boards.public_interval(standing, name)
     low, high = (min(max(bound, 0.0), highest) for bound in bounds)
     return Estimate(shown, low, high)
+
+
+def _likeness(defense: Submission, phase: Phase, eye: _Eye) -> Likeness | None:
+    """The means over seeds; None where the scenario measures no likeness."""
+    found = [release.facts.get("similarity") for release in Release.objects.filter(submission=defense, phase=phase)]
+    known: dict[str, float | None] = {}
+    for name in ("columns", "pairs", "missing"):
+        numbers = [facts[name] for facts in found if facts and facts.get(name) is not None]
+        known[name] = eye.number(float(np.mean(numbers))) if numbers else None
+    return Likeness(**known) if any(value is not None for value in known.values()) else None
 
 
 def _duels(defense: Submission, phase: Phase) -> list[Duel]:

@@ -94,9 +94,8 @@ class MembershipScenario(Scenario):
 
     def control_reading(self, details: Sequence[Mapping[str, Any]]) -> str:
         """The mean AUC."""
-        return _("AUC %(auc)s") % {
-            "auc": number_format(public(sum(d["auc"] for d in details) / len(details)), DECIMALS)
-        }
+        mean = sum(detail["auc"] for detail in details) / len(details)
+        return _("AUC %(auc)s") % {"auc": number_format(public(mean), DECIMALS)}
 
     def look(self, trial: Trial) -> list[Finding]:
         """The number of candidates, classes, folds, and the blind control of the deals."""

@@ -23,6 +23,14 @@ class EstimateSerializer(serializers.Serializer[Any]):
     high = serializers.FloatField(allow_null=True)
 
 
+class LikenessSerializer(serializers.Serializer[Any]):
+    """How like the data that it was made from a release is: 1 where no difference is seen. Never ranked by."""
+
+    columns = serializers.FloatField(allow_null=True, help_text="Mean over columns, each by itself.")
+    pairs = serializers.FloatField(allow_null=True, help_text="Mean over pairs of columns.")
+    missing = serializers.FloatField(allow_null=True, help_text="Of the shares of empty cells; null if there are none.")
+
+
 class FindingSerializer(serializers.Serializer[Any]):
     """leak = (rate - chance) / (1 - chance)."""
 
@@ -66,7 +74,7 @@ class CriterionSerializer(serializers.Serializer[Any]):
 
 
 class EpsilonSerializer(serializers.Serializer[Any]):
-    declared = serializers.FloatField(allow_null=True, help_text="By the team; nobody verified it.")
+    declared = serializers.FloatField(allow_null=True, help_text="By whoever entered it; nobody verified it.")
     delta = serializers.FloatField(allow_null=True)
     audited = serializers.FloatField(allow_null=True, help_text="A lower bound that the strongest attack proves.")
     contradicted = serializers.BooleanField()
@@ -103,6 +111,7 @@ class CardSerializer(serializers.Serializer[Any]):
     preliminary = serializers.BooleanField()
     qualified = serializers.BooleanField()
     utility = EstimateSerializer()
+    likeness = LikenessSerializer(allow_null=True, help_text="Null where the game measures none.")
     worst_leak = EstimateSerializer(allow_null=True)
     privacy = EstimateSerializer(allow_null=True)
     score = EstimateSerializer(allow_null=True)

@@ -59,6 +59,16 @@ def test_each_number_is_a_sentence(client: Client, card: str) -> None:
     assert "Singling out: it was not measured." in page
 
 
+def test_likeness_is_a_sentence_per_number(client: Client, card: str, met: Submission) -> None:
+    assert "like the real data" not in words(client.get(card).content)  # this game measures none
+    met.releases.update(facts={"similarity": {"columns": 0.914, "pairs": 0.8, "by_column": {"glucose": 0.7}}})
+    page = words(client.get(card).content)
+    assert "Column by column it is 91 of 100 parts like the real data" in page
+    assert "In how two columns go together, such as age and weight, it is 80 of 100 parts like the real data." in page
+    assert "In how many cells are empty" not in page
+    assert "Likeness is not ranked by" in page
+
+
 @pytest.mark.parametrize("scenario", registry.SCENARIOS.values(), ids=lambda scenario: scenario.slug)
 def test_every_leak_of_every_scenario_has_a_sentence(scenario: Scenario) -> None:
     for metric in (*scenario.readings, "HbA1c"):

@@ -12,7 +12,7 @@ from challenges.models import Challenge, Phase
 from challenges.scenarios import registry
 from challenges.scenarios.criteria import CRITERIA
 from submissions import evidence, exposure, retention
-from submissions.models import Duel, Exposure, Standing, Submission
+from submissions.models import Duel, Exposure, Release, Standing, Submission
 from tests import played
 
 pytestmark = pytest.mark.django_db
@@ -46,6 +46,20 @@ def test_the_card_says_what_the_boards_say(met: Submission) -> None:
     assert card.attacks == evidence.Attacks(met=3, failed=0, voided=0)
     assert card.strongest is not None
     assert (card.strongest.name, card.strongest.team) == ("sharp", "Team Ben")
+
+
+def test_likeness_is_the_mean_over_seeds_and_rounded_for_everybody(met: Submission) -> None:
+    assert evidence.card(met).likeness is None  # type: ignore[union-attr]
+    first = met.releases.get()
+    Release.objects.create(submission=met, phase=first.phase, seed=1, sha256="1" * 64, utility=0.8)
+    for release, columns, pairs in zip(met.releases.order_by("seed"), (0.91, 0.954), (0.8, None), strict=True):
+        release.facts = {"similarity": {"columns": columns, "pairs": pairs, "by_column": {"age": 0.9}}}
+        release.save()
+    everybody, organiser = evidence.card(met), evidence.card(met, exact=True)
+    assert everybody is not None
+    assert organiser is not None
+    assert everybody.likeness == evidence.Likeness(columns=0.93, pairs=0.8, missing=None)
+    assert organiser.likeness == evidence.Likeness(columns=pytest.approx(0.932), pairs=0.8, missing=None)
 
 
 def test_what_the_strongest_attack_does_is_said_in_rates(met: Submission) -> None:
@@ -180,6 +194,9 @@ def test_the_card_is_published_as_json(met: Submission, clinic: Challenge) -> No
     assert facts["strongest"]["findings"][0]["chance"] == 0.5
     assert sum(facts["exposure"]["members"]) == pytest.approx(1, abs=0.1)
     assert facts["epsilon"]["declared"] is None
+    assert facts["likeness"] is None
+    met.releases.update(facts={"similarity": {"columns": 0.914, "pairs": 0.8, "missing": 1.0}})
+    assert Client().get(url).json()["likeness"] == {"columns": 0.91, "pairs": 0.8, "missing": 1.0}
     assert str(clinic.dataset.sha256) not in str(facts)
     assert Client().get(f"/api/v1/challenges/clinic/cards/{Duel.objects.first().attack_id}").status_code == 404  # type: ignore[union-attr]
     Challenge.objects.update(status="draft")
