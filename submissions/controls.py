@@ -105,9 +105,9 @@ def _parts(phase: Phase) -> list[Twin | Control]:
 def _twin(phase: Phase, seed: int) -> Twin | None:
     """The twin of a phase's seed: a made one, the one under way, or a new one; None while no anchor has released."""
     there = Twin.objects.filter(phase=phase, seed=seed).order_by("pk")
-    for state in (Part.State.DONE, Part.State.PENDING):
-        if twin := there.filter(state=state).first():
-            return twin
+    made = [twin for twin in there.filter(state=Part.State.DONE) if twin.folder.is_dir()]  # files go with their anchor
+    if made or (made := list(there.filter(state=Part.State.PENDING))):
+        return made[0]
     if there.filter(reason=Reason.PLATFORM_FAULT).exists():
         return None  # it is tried again
     tried = there.values("defense")

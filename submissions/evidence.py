@@ -21,7 +21,7 @@ from challenges.models import Challenge, Phase
 from challenges.scenarios import registry
 from challenges.scenarios.base import CONTRACT
 from challenges.scenarios.criteria import CRITERIA
-from submissions import boards, matrix
+from submissions import blindness, boards, matrix
 from submissions.models import Duel, Exposure, Release, Standing, Submission
 from submissions.states import READY
 
@@ -54,12 +54,16 @@ class Finding:
 
 @dataclass(frozen=True)
 class Strongest:
-    """The attack that the worst leak rests on, with all that it was measured by."""
+    """The attack that the worst leak rests on, with all that it was measured by.
+
+    `control`: what its blind control says (see `blindness.Outcome`), empty while there is none.
+    """
 
     name: str
     team: str
     role: str
     findings: tuple[Finding, ...]
+    control: str
 
 
 @dataclass(frozen=True)
@@ -261,7 +265,7 @@ def _duels(defense: Submission, phase: Phase) -> list[Duel]:
     """The duels of attacks that still take part; the others have left the matrix."""
     inside = Submission.objects.taking_part(phase).attacks()
     duels = Duel.objects.filter(release__submission=defense, release__phase=phase, attack__in=inside.values("pk"))
-    return list(duels.select_related("attack__team").order_by("release__seed", "pk"))
+    return list(duels.select_related("attack__team", "release__phase").order_by("release__seed", "pk"))
 
 
 def _counts(duel: Duel) -> bool:
@@ -283,6 +287,7 @@ def _strongest(challenge: Challenge, duels: Sequence[Duel], eye: _Eye) -> Strong
     if not duels:
         return None
     attack = duels[0].attack
+    controlled = blindness.outcome(attack, duels[0].release.phase)
     metrics = registry.get(challenge.scenario).metrics(challenge.game)
     values = np.concatenate([np.array(duel.leaks) for duel in duels])  # units of all seeds
     errors = np.concatenate([np.array(duel.errors) for duel in duels])
@@ -290,6 +295,7 @@ def _strongest(challenge: Challenge, duels: Sequence[Duel], eye: _Eye) -> Strong
         name=attack.name,
         team=attack.team.name if attack.team else "",
         role=attack.role,
+        control=controlled.state if controlled else "",
         findings=tuple(
             _finding(
                 metric, values[:, column], errors[:, column], [_chance(metric, duel.detail) for duel in duels], eye

@@ -45,6 +45,9 @@ class StrongestSerializer(serializers.Serializer[Any]):
     team = serializers.CharField()
     role = serializers.ChoiceField(choices=Submission.Role.choices)
     findings = FindingSerializer(many=True)
+    control = serializers.ChoiceField(
+        choices=["", "waiting", "failed", "chance", "more"], help_text="Its blind control; empty while there is none."
+    )
 
 
 class AttacksSerializer(serializers.Serializer[Any]):

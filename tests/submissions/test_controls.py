@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -22,7 +23,19 @@ from challenges.models import Challenge, Phase
 from sandbox import purposes
 from sandbox.models import Run
 from sandbox.reasons import Reason
-from submissions import actions, alarms, blindness, controls, quotas, results, scoring, standings, steps, tasks
+from submissions import (
+    actions,
+    alarms,
+    blindness,
+    controls,
+    quotas,
+    results,
+    retention,
+    scoring,
+    standings,
+    steps,
+    tasks,
+)
 from submissions.models import Control, Duel, Exposure, Release, Standing, Step, Submission, Twin
 from submissions.states import State
 from tests import played
@@ -157,6 +170,39 @@ def test_an_anchor_that_cannot_be_run_again_gives_way_to_the_next(leaky: Submiss
     end(waiting()[0], reason=Reason.CRASHED)
     controls.arrange()
     assert sorted(Twin.objects.values_list("defense__role", "state")) == [("leaky", "failed"), ("trivial", "pending")]
+
+
+def test_a_twin_whose_files_went_with_its_anchor_gives_way_to_another(leaky: Submission, ready: Ready) -> None:
+    ready("ben", "attack")
+    played.release(ready("", "defense", role="tuned", name="tuned"))
+    controls.arrange()
+    end_all()
+    controls.arrange()
+    assert not waiting()
+    shutil.rmtree(Twin.objects.get().folder)
+    ready("ada", "attack")
+    controls.arrange()
+    assert [getattr(controls.part_of(run), "defense", None) for run in waiting()] == [
+        Submission.objects.get(role="tuned")
+    ]
+
+
+def test_what_its_second_step_reads_is_kept_and_the_twin_goes_with_the_anchors_releases(
+    leaky: Submission, ready: Ready, olga: User, settings: Any
+) -> None:
+    ready("ben", "attack")
+    controls.arrange()
+    fit = waiting()[0]
+    end(fit)
+    assert retention.StepKeeper().results([fit.pk]) == {fit.pk}
+    end_all()
+    assert retention.StepKeeper().results([fit.pk]) == set()
+    twin = Twin.objects.get()
+    assert (twin.folder / "answers.npy").is_file()
+    actions.withdraw(submission=leaky, by=olga)
+    Submission.objects.filter(pk=leaky.pk).update(ended_at=timezone.now() - timedelta(days=91))
+    retention.sweep()
+    assert not twin.folder.exists()
 
 
 def test_the_release_is_made_from_others_and_all_else_is_the_anchors_own(
@@ -371,6 +417,18 @@ def test_operators_are_told_until_it_is_taken_out(judged: dict[str, Submission],
     assert "page Oversight" in condition.sentence
     actions.disqualify(submission=judged["cheat"], by=olga)
     assert list(alarms.conditions()) == []
+
+
+def test_a_risk_card_says_what_the_control_of_the_strongest_attack_says(
+    met: Submission, leaky: Submission, clinic: Challenge, carl: User
+) -> None:
+    for scores, said in ((honest, "it did as well as guessing"), (cheating, "it still knew more than guessing")):
+        Control.objects.all().delete()
+        controls.arrange()
+        end_all(scores)
+        assert said in page(carl, f"/challenges/clinic/cards/{met.pk}/")
+    facts = Client().get(f"/api/v1/challenges/clinic/cards/{met.pk}").json()
+    assert (facts["strongest"]["name"], facts["strongest"]["control"]) == ("sharp", "more")
 
 
 def test_programs_read_it(judged: dict[str, Submission], ben: User) -> None:
