@@ -24,9 +24,10 @@ from challenges.schema import Column, TableError
 Floats = NDArray[np.float64]
 Positions = NDArray[np.int64]
 
-_NUMBER_TEXT: Final = r"[-+]?[0-9]{1,20}(?:\.[0-9]{1,20})?(?:[eE][-+]?[0-9]{1,2})?"
-_NUMBER: Final = re.compile(_NUMBER_TEXT, re.ASCII)
-_INTERVAL: Final = re.compile(rf"([\[(])\s*({_NUMBER_TEXT})\s*,\s*({_NUMBER_TEXT})\s*([\])])", re.ASCII)
+# A decimal number, as short as one can be written that a double holds.
+NUMBER_TEXT: Final = r"[-+]?[0-9]{1,20}(?:\.[0-9]{1,20})?(?:[eE][-+]?[0-9]{1,2})?"
+_NUMBER: Final = re.compile(NUMBER_TEXT, re.ASCII)
+_INTERVAL: Final = re.compile(rf"([\[(])\s*({NUMBER_TEXT})\s*,\s*({NUMBER_TEXT})\s*([\])])", re.ASCII)
 # Two numbers of at most 47 characters each, brackets, and room for spaces.
 _LONGEST_NUMBERS: Final = 120
 _TO_BE_QUOTED: Final = frozenset(',"{}')
@@ -200,17 +201,17 @@ class Cells:
     @classmethod
     def from_texts(cls, texts: Iterable[str | None], codes: Positions, column: Column) -> Cells:
         """Cells from distinct texts and each row's position among them (-1: empty). Raises TableError."""
-        return cls._of([*(parse(text, column) for text in texts), None], codes, column)
+        return cls.of([*(parse(text, column) for text in texts), None], codes, column)
 
     @classmethod
     def from_numbers(cls, numbers: Floats, column: Column) -> Cells:
         """Cells from plain numbers, NaN for empty ones. Raises TableError."""
         distinct, codes = np.unique(numbers, return_inverse=True)
-        return cls._of([value(float(number), column) for number in distinct], codes.astype(np.int64), column)
+        return cls.of([value(float(number), column) for number in distinct], codes.astype(np.int64), column)
 
     @classmethod
-    def _of(cls, parsed: list[Cell], codes: Positions, column: Column) -> Cells:
-        """Cells that are written differently and mean the same become one."""
+    def of(cls, parsed: list[Cell], codes: Positions, column: Column) -> Cells:
+        """Cells and each row's position among them. Those that mean the same become one."""
         distinct = tuple(dict.fromkeys(parsed))
         place = {cell: position for position, cell in enumerate(distinct)}
         return cls(column, distinct, np.array([place[cell] for cell in parsed], dtype=np.int64)[codes])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -118,14 +118,24 @@ def read_cells(path: Path, names: tuple[str, ...], caps: Caps) -> dict[str, pa.D
     return {name: _cells(name, table.column(name).combine_chunks(), caps) for name in names}
 
 
-def _cells(name: str, values: pa.Array, caps: Caps) -> pa.DictionaryArray | NDArray[np.float64]:
-    if pa.types.is_null(values.type) or pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
-        numbers: NDArray[np.float64] = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
-        return numbers
-    coded = pa.types.is_dictionary(values.type)
-    if not _is_text(values.type.value_type if coded else values.type):
-        raise TableError(f"Column “{name}” holds neither plain numbers nor plain texts.")
-    words = values if coded else values.dictionary_encode()
+def read_columns(path: Path, wanted: Callable[[str], bool], caps: Caps) -> pa.Table:
+    """Those columns of a container's Parquet file whose names are `wanted`, of whatever types, with no metadata.
+
+    Texts are dictionary-encoded where they stand by themselves. The caller looks at types before values.
+    """
+    _check_size(path, caps)
+    schema = _open_parquet(path, caps).schema_arrow
+    names = [name for name in schema.names if wanted(name)]
+    for name in names:
+        if schema.names.count(name) > 1:
+            raise TableError(f"Two columns are called “{name}”.")
+    texts = tuple(name for name in names if is_text(schema.field(name).type))
+    return _load(_open_parquet(path, caps, dictionaries=texts), names)
+
+
+def texts_of(name: str, values: pa.Array, caps: Caps) -> pa.DictionaryArray:
+    """A column of texts, dictionary-encoded or not, once it is known to be UTF-8 and not too long."""
+    words = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
     try:
         words.dictionary.validate(full=True)
     except pa.ArrowException as error:
@@ -133,6 +143,16 @@ def _cells(name: str, values: pa.Array, caps: Caps) -> pa.DictionaryArray | NDAr
     if len(words.dictionary) and (pc.max(pc.binary_length(words.dictionary)).as_py() or 0) > caps.cell:
         raise TableError(f"Column “{name}” holds texts that are too long.")
     return words
+
+
+def _cells(name: str, values: pa.Array, caps: Caps) -> pa.DictionaryArray | NDArray[np.float64]:
+    if pa.types.is_null(values.type) or pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
+        numbers: NDArray[np.float64] = values.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        return numbers
+    coded = pa.types.is_dictionary(values.type)
+    if not is_text(values.type.value_type if coded else values.type):
+        raise TableError(f"Column “{name}” holds neither plain numbers nor plain texts.")
+    return texts_of(name, values, caps)
 
 
 def _check_size(path: Path, caps: Caps) -> None:
@@ -320,7 +340,7 @@ def _output_from_parquet(path: Path, kinds: Kinds, caps: Caps) -> tuple[dict[str
     _check_columns(schema.names, tuple(kinds))
     for name, kind in kinds.items():
         found = schema.field(name).type
-        if kind is str and not _is_text(found):
+        if kind is str and not is_text(found):
             raise TableError(f"Column “{name}” must hold plain texts.")
         if kind is float and not (pa.types.is_integer(found) or pa.types.is_floating(found)):
             raise TableError(f"Column “{name}” must hold plain numbers.")
@@ -350,11 +370,12 @@ def _cells_from_parquet(path: Path, wanted: tuple[str, ...], caps: Caps) -> pa.T
     schema = _open_parquet(path, caps).schema_arrow
     _check_columns(schema.names, wanted)
     # Texts are read as dictionaries: one that is repeated in every row costs its length once.
-    texts = tuple(name for name in wanted if _is_text(schema.field(name).type))
+    texts = tuple(name for name in wanted if is_text(schema.field(name).type))
     return _load(_open_parquet(path, caps, dictionaries=texts), list(wanted))
 
 
-def _is_text(kind: pa.DataType) -> bool:
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds plain texts."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 

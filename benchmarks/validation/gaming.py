@@ -13,7 +13,7 @@ from benchmarks.validation.simulate import SCHEMA, Floats, Memory, boards
 from challenges.metrics import collusion, duel
 from challenges.scenarios.base import Board
 from challenges.scenarios.membership import estimates
-from challenges.scenarios.model_membership import canonical_answers
+from challenges.scenarios.model_release import canonical_answers
 
 ROUNDS, QUICK_ROUNDS = 200, 3
 SEEDS: Final = 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -35,9 +36,14 @@ def read_anonymised(folder: Path, name: str, columns: tuple[Column, ...], rows: 
         read = {column.name: _cells(values[column.name], column) for column in columns}
         if not len(read[columns[0].name]):
             raise TableError("There are no rows; at least one is needed.")
-    if sum(cells.text_bytes for cells in read.values()) > max(_MOST_TEXT, _TEXT_PER_CELL * rows * len(columns)):
-        raise OutputProblem("too_large", f"The cells of {path.name} are too long together. Use smaller sets.")
+    check_text(read, rows, path.name)
     return read
+
+
+def check_text(table: Mapping[str, Cells], rows: int, what: str) -> None:
+    """Raises OutputProblem if the canonical texts of a table for so many rows take too many bytes."""
+    if sum(cells.text_bytes for cells in table.values()) > max(_MOST_TEXT, _TEXT_PER_CELL * rows * len(table)):
+        raise OutputProblem("too_large", f"The cells of {what} are too long together. Use smaller sets.")
 
 
 def read_guesses(folder: Path, name: str, names: list[str], columns: tuple[Column, ...]) -> dict[str, Cells]:
@@ -50,7 +56,7 @@ def read_guesses(folder: Path, name: str, names: list[str], columns: tuple[Colum
     caps = caps_for(path, len(names), len(columns) + 1, cell=cell)
     with told(path):
         values = read_cells(path, ("row", *(column.name for column in columns)), caps)
-        source = _sources(values["row"], names)
+        source = sources(values["row"], names)
         guesses = {column.name: _cells(values[column.name], column) for column in columns}
         for column in columns:
             if not (guesses[column.name].plain | guesses[column.name].empty).all():
@@ -68,7 +74,7 @@ def _cells(values: pa.DictionaryArray | Floats, column: Column) -> Cells:
     return Cells.from_numbers(values, column)
 
 
-def _sources(words: pa.DictionaryArray | Floats, names: list[str]) -> Positions:
+def sources(words: pa.DictionaryArray | Floats, names: list[str]) -> Positions:
     """For each of `names` the row of the file that is about it, -1 if there is none."""
     if not isinstance(words, pa.DictionaryArray):
         raise TableError("Column “row” must hold plain texts.")

@@ -129,8 +129,52 @@ class Leaks:
     detail: dict[str, Any]
 
 
-class Scenario(ABC):
-    """One kind of game. Stateless: everything about a run is in its board."""
+class Images(ABC):
+    """What images of one contract get in the steps of a game, and what is made of what they leave.
+
+    Releases and results are the same whatever contract an image keeps to. Stateless, as scenarios are.
+    """
+
+    @abstractmethod
+    def collect(self, step: str) -> dict[str, list[str]]:
+        """What is fetched from /output after this step: names of tables (without suffix), files and folders."""
+
+    @abstractmethod
+    def write_inputs(self, step: str, board: Board, folder: Path) -> None:
+        """Fills `folder`, which becomes /input."""
+
+    @abstractmethod
+    def read_outputs(self, step: str, board: Board, collected: Path, result: Path) -> dict[str, Any]:
+        """Reads the hostile files in `collected`, writes canonical ones into `result`, returns a few facts.
+
+        Runs in an isolated child. Raises OutputProblem.
+        """
+
+    # Live questions: an attack asks a release's defense about rows that nobody has an answer for yet
+
+    def write_questions(self, board: Board, asked: Path, folder: Path) -> int:
+        """Fills `folder`, which becomes /input of a run of the defense's last step, with the rows in the hostile npz
+        `asked` (array X as in `web.inputs`); returns their number.
+
+        `board` is that of the defense's last step (`previous` holds what its step before left) with a key of its own
+        for this question. Runs in an isolated child. Raises OutputProblem; LookupError where releases answer nothing.
+        """
+        raise LookupError("The releases of this game answer no questions.")
+
+    def read_answers(self, board: Board, rows: int, collected: Path, answers: Path) -> None:
+        """Turns the outputs of that run, with the same board, into the file `answers`, an npz with the arrays
+        prediction [rows] (as y in `web.targets`) and probabilities [rows, classes] (not for regression).
+
+        Runs in an isolated child. Raises OutputProblem.
+        """
+        raise LookupError("The releases of this game answer no questions.")
+
+
+class Scenario(Images):
+    """One kind of game. Stateless: everything about a run is in its board.
+
+    As `Images` it is that of contract anomed/1; `images` has those of the others.
+    """
 
     slug: ClassVar[str]
     title: ClassVar[Any]
@@ -145,26 +189,26 @@ class Scenario(ABC):
     # What each of its leaks says in a sentence, by metric: %(rate)s of 100 and the %(span)s of its interval, %(chance)s
     # of 100 without the release. Metrics that are not named are secrets which attacks find out.
     readings: ClassVar[Mapping[str, Any]] = {}
+    # Images of other contracts than anomed/1 that can play it.
+    others: ClassVar[Mapping[str, Images]] = {}
 
     @property
     def steps(self) -> tuple[str, ...]:
         """All steps that a container can be started for."""
         return (*self.defense_steps, self.attack_step)
 
-    @abstractmethod
-    def collect(self, step: str) -> dict[str, list[str]]:
-        """What is fetched from /output after this step: names of tables (without suffix), files and folders."""
+    @property
+    def contracts(self) -> tuple[str, ...]:
+        """The contracts that an image may keep to in this game, the platform's own first."""
+        return (CONTRACT, *self.others)
 
-    @abstractmethod
-    def write_inputs(self, step: str, board: Board, folder: Path) -> None:
-        """Fills `folder`, which becomes /input: task.json and the step's files."""
-
-    @abstractmethod
-    def read_outputs(self, step: str, board: Board, collected: Path, result: Path) -> dict[str, Any]:
-        """Reads the hostile files in `collected`, writes canonical ones into `result`, returns a few facts.
-
-        Runs in an isolated child. Raises OutputProblem.
-        """
+    def images(self, contract: str) -> Images:
+        """What images of this contract get and leave. Raises LookupError if none of them can play this game."""
+        if contract == CONTRACT:
+            return self
+        if contract not in self.others:
+            raise LookupError(f"No image of the contract {contract} can play {self.slug}.")
+        return self.others[contract]
 
     @abstractmethod
     def metrics(self, game: Game) -> tuple[str, ...]:
@@ -188,6 +232,14 @@ class Scenario(ABC):
     @abstractmethod
     def reference_release(self, board: Board, folder: Path) -> None:
         """Writes a small release of the platform's own into `folder`, for rehearsing attacks on the public sample."""
+
+    def reference_answers(self, board: Board, asked: Path, answers: Path) -> int:
+        """What the defense of `reference_release` answers to a live question; returns the number of rows.
+
+        Both files as in `Images`. Runs in an isolated child. Raises OutputProblem; LookupError where releases answer
+        nothing.
+        """
+        raise LookupError("The releases of this game answer no questions.")
 
     # Before publishing
 

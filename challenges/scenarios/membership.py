@@ -75,8 +75,7 @@ class MembershipScenario(Scenario):
         """Turns an attack's `scores` into `scores.npy`."""
         number = len(board.deal.scored)
         values = read_rows(collected, "scores", names_of(board, "candidates", number), ("score",))
-        result.mkdir(parents=True, exist_ok=True)
-        np.save(result / _SCORES, values[:, 0])
+        keep_scores(values[:, 0], result)
         return {"rows": number}
 
     def metrics(self, game: Game) -> tuple[str, ...]:
@@ -104,6 +103,12 @@ class MembershipScenario(Scenario):
     def look_at_sample(self, trial: Trial) -> list[Finding]:
         """Whether the sample holds all classes in each part, and members and non-members in each fold."""
         return trials.rehearsal(trial)
+
+
+def keep_scores(scores: Floats, result: Path) -> None:
+    """Writes an attack's result: `scores.npy`, aligned to `deal.scored`."""
+    result.mkdir(parents=True, exist_ok=True)
+    np.save(result / _SCORES, scores)
 
 
 def membership_leaks(board: Board, scores: Floats) -> Leaks:

@@ -3,38 +3,46 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 from django.utils.translation import gettext_lazy as _
+from sklearn.pipeline import Pipeline
 
 from challenges import anchors, features, tables
 from challenges.anchors import Anchors
 from challenges.metrics import bootstrap
 from challenges.metrics.utility import score
+from challenges.scenarios import web
 from challenges.scenarios.base import (
     Board,
-    Floats,
     Game,
-    OutputProblem,
+    Images,
     Utility,
     link_folder,
-    require,
     write_task,
 )
 from challenges.scenarios.containers import names_of, people, write_named
 from challenges.scenarios.membership import MembershipScenario
+from challenges.scenarios.model_release import (
+    ANSWERS,
+    MODEL,
+    answers_about,
+    canonical_answers,
+    give_model,
+    keep_model,
+    keep_release,
+)
+from challenges.scenarios.options import Option
 from challenges.scenarios.outputs import read_rows
+from challenges.scenarios.web_answers import read_asked
+from challenges.scenarios.web_membership import QUERY_BUDGET, WebMembership
 from challenges.schema import Schema
 from challenges.splits import Deal, derive
-
-# Rows of probabilities may miss 1 by what rounding and single precision explain.
-_SUM_TOLERANCE: Final = 0.01
-_ANSWERS: Final = "answers.npy"
-_MODEL: Final = "model"
 
 
 class ModelMembership(MembershipScenario):
@@ -51,12 +59,14 @@ class ModelMembership(MembershipScenario):
         "and tell who was in the training data."
     )
     defense_steps: ClassVar[tuple[str, ...]] = ("fit", "predict")
+    options: ClassVar[tuple[Option, ...]] = (QUERY_BUDGET,)
+    others: ClassVar[Mapping[str, Images]] = {web.CONTRACT: WebMembership()}
 
     def collect(self, step: str) -> dict[str, list[str]]:
         """`model/` after fit, `predictions` after predict, `scores` after attack."""
         wanted: dict[str, list[str]] = {"tables": [], "files": [], "folders": []}
         kind, name = {
-            "fit": ("folders", _MODEL),
+            "fit": ("folders", MODEL),
             "predict": ("tables", "predictions"),
             "attack": ("tables", "scores"),
         }[step]
@@ -82,7 +92,7 @@ class ModelMembership(MembershipScenario):
 
     def utility(self, board: Board, release: Path) -> Utility:
         """The challenge's metric over the answers to the test part, resampled within each class."""
-        answers = _load(release / _ANSWERS)[np.searchsorted(board.deal.queries, board.deal.test)]
+        answers = answers_about(release, board, board.deal.test)
         schema, metric = board.game.schema, board.game.metric
         truth = tables.read(board.table)[schema.target].to_numpy()[board.deal.test]
         strata = np.unique(truth, return_inverse=True)[1] if schema.labels else np.zeros(len(truth), dtype=np.int64)
@@ -94,42 +104,41 @@ class ModelMembership(MembershipScenario):
 
     def reference_release(self, board: Board, folder: Path) -> None:
         """Answers of a linear model trained on the deal's training part; white-box: its coefficients as JSON."""
-        schema, deal = board.game.schema, board.deal
-        frame = tables.read(board.table)
-        model = features.linear_model(schema)
-        model.fit(features.matrix(frame.iloc[deal.train], schema), frame[schema.target].to_numpy()[deal.train])
-        answers = features.answers(model, features.matrix(frame.iloc[deal.queries], schema), schema)
+        schema, model = board.game.schema, _reference(board)
+        queries = tables.read(board.table).iloc[board.deal.queries]
+        answers = features.answers(model, features.matrix(queries, schema), schema)
         folder.mkdir(parents=True, exist_ok=True)
-        np.save(folder / _ANSWERS, canonical_answers(answers, schema))
+        np.save(folder / ANSWERS, canonical_answers(answers, schema))
         if board.game.white_box:
-            (folder / _MODEL).mkdir()
+            (folder / MODEL).mkdir()
             fitted = model[-1]
             facts = {"coefficients": fitted.coef_.tolist(), "intercept": np.atleast_1d(fitted.intercept_).tolist()}
-            (folder / _MODEL / "linear.json").write_text(json.dumps(facts), encoding="utf-8")
+            (folder / MODEL / "linear.json").write_text(json.dumps(facts), encoding="utf-8")
 
     # What containers get
 
     def _write_predict(self, board: Board, folder: Path) -> dict[str, str]:
-        link_folder(_previous_model(board), folder / _MODEL)
-        queries = people(board, board.deal.queries, board.game.schema.features)
-        return {"model": _MODEL, **write_named(board, folder, "queries", queries)}
+        return self._write_queries(board, people(board, board.deal.queries, board.game.schema.features), folder)
+
+    def _write_queries(self, board: Board, rows: pa.Table, folder: Path) -> dict[str, str]:
+        give_model(board, folder)
+        return {"model": MODEL, **write_named(board, folder, "queries", rows)}
 
     def write_release(self, board: Board, release: Path, folder: Path) -> dict[str, str]:
         """The model's answers about everybody of whom an attack is told; white-box: the model's files too."""
         deal = board.deal
-        answers = _load(release / _ANSWERS)
         files: dict[str, str] = {}
         for name, about, positions in (
             ("answers", "candidates", deal.scored),
             ("aux_answers", "aux", deal.aux),
             ("known_answers", "known", deal.revealed),
         ):
-            given = answers[np.searchsorted(deal.queries, positions)]
+            given = answers_about(release, board, positions)
             columns = {label: given[:, number] for number, label in enumerate(board.game.schema.answer_columns)}
             files |= write_named(board, folder, name, pa.table(columns), under=about)
         if board.game.white_box:
-            link_folder(release / _MODEL, folder / _MODEL)
-            files["model"] = _MODEL
+            link_folder(release / MODEL, folder / MODEL)
+            files["model"] = MODEL
         return files
 
     # Before publishing
@@ -141,46 +150,40 @@ class ModelMembership(MembershipScenario):
     # What containers leave
 
     def _read_fit(self, board: Board, collected: Path, result: Path) -> dict[str, Any]:
-        folder = collected / _MODEL
-        if folder.is_symlink() or not folder.is_dir():
-            raise OutputProblem("missing", "The folder /output/model was not written.")
-        number, size = link_folder(folder, result / _MODEL)
-        if number == 0:
-            raise OutputProblem("missing", "The folder /output/model is empty.")
-        return {"files": number, "bytes": size}
+        return keep_model(collected / MODEL, result, "/output/model")
 
     def _read_predictions(self, board: Board, collected: Path, result: Path) -> dict[str, Any]:
         schema, positions = board.game.schema, board.deal.queries
         names = names_of(board, "queries", len(positions))
         values = read_rows(collected, "predictions", names, schema.answer_columns)
-        result.mkdir(parents=True, exist_ok=True)
-        np.save(result / _ANSWERS, canonical_answers(values, schema))
-        if board.game.white_box:
-            link_folder(_previous_model(board), result / _MODEL)
+        keep_release(canonical_answers(values, schema), board, result)
         return {"rows": len(positions)}
 
+    # Live questions
 
-def canonical_answers(values: Floats, schema: Schema) -> Floats:
-    """Answers as attacks may see them: probabilities that sum to 1, predictions in the declared range, few decimals.
+    def write_questions(self, board: Board, asked: Path, folder: Path) -> int:
+        """The predict step of contract anomed/1, with other queries."""
+        rows = read_asked(asked, board.game.schema)
+        write_task("predict", board, folder, self._write_queries(board, rows, folder))
+        return int(rows.num_rows)
 
-    Raises OutputProblem for numbers that are no probabilities.
-    """
-    if schema.labels:
-        if (values < 0).any():
-            raise OutputProblem("invalid", "The predictions hold negative probabilities.")
-        sums = values.sum(axis=1, keepdims=True)
-        if (np.abs(sums - 1) > _SUM_TOLERANCE).any():
-            raise OutputProblem("invalid", "The probabilities of some rows do not sum to 1.")
-        values = values / sums
-    else:
-        values = np.clip(values, schema.target_column.minimum, schema.target_column.maximum)
-    return np.round(values, schema.answer_decimals) + 0.0  # no negative zero: its sign would be a hidden channel
+    def read_answers(self, board: Board, rows: int, collected: Path, answers: Path) -> None:
+        """Canonical answers, in the order of the question."""
+        schema = board.game.schema
+        values = read_rows(collected, "predictions", names_of(board, "queries", rows), schema.answer_columns)
+        web.write_arrays(answers, **web.answered(canonical_answers(values, schema), schema))
+
+    def reference_answers(self, board: Board, asked: Path, answers: Path) -> int:
+        """Answers of the model of `reference_release`."""
+        schema, rows = board.game.schema, read_asked(asked, board.game.schema)
+        given = features.answers(_reference(board), features.matrix(rows.to_pandas(), schema), schema)
+        web.write_arrays(answers, **web.answered(canonical_answers(given, schema), schema))
+        return int(rows.num_rows)
 
 
-def _previous_model(board: Board) -> Path:
-    return require(None if board.previous is None else board.previous / _MODEL)
-
-
-def _load(path: Path) -> Floats:
-    values: Floats = np.load(path, allow_pickle=False)
-    return values
+def _reference(board: Board) -> Pipeline:
+    """A linear model trained on the deal's training part."""
+    schema, deal = board.game.schema, board.deal
+    frame = tables.read(board.table)
+    model = features.linear_model(schema)
+    return model.fit(features.matrix(frame.iloc[deal.train], schema), frame[schema.target].to_numpy()[deal.train])

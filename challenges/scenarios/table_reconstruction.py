@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 from django.utils.translation import gettext_lazy as _
 
 from challenges import anchors, anonymised, features, generalised, tables, zoo
 from challenges.anchors import Anchors
 from challenges.findings import Finding
-from challenges.generalised import Cells
 from challenges.metrics import risk, similarity
 from challenges.metrics.exposure import Told
 from challenges.metrics.utility import HIGHER_IS_BETTER
-from challenges.scenarios import trials
+from challenges.scenarios import trials, web
 from challenges.scenarios.anonymised_outputs import read_anonymised, read_guesses
-from challenges.scenarios.base import Board, Game, Leaks, OutputProblem, Scenario, Utility, require, write_task
-from challenges.scenarios.containers import names_of, order_of, people, write_named, write_shuffled
+from challenges.scenarios.base import Board, Game, Images, Leaks, Scenario, Utility, require, write_task
+from challenges.scenarios.containers import names_of, people, write_named, write_shuffled
 from challenges.scenarios.criteria import RECONSTRUCTION, Criterion
 from challenges.scenarios.residual import Attempts, residual_leaks
+from challenges.scenarios.table_release import (
+    GUESSES,
+    RELEASE,
+    SCHEME,
+    as_guessed,
+    keep_guesses,
+    quasi_identifiers,
+    read_scheme,
+    secrets,
+    write_release,
+)
 from challenges.scenarios.trials import Trial
+from challenges.scenarios.web_reconstruction import WebReconstruction
 from challenges.schema import Column, Schema, TableError
 from challenges.splits import Deal
-
-SCHEMES: Final = ("same", "generalization", "microaggregation")
-_RELEASE: Final = "release.parquet"
-_SCHEME: Final = "scheme.json"
-_SCHEME_BYTES: Final = 1024
-_GUESSES: Final = "guesses.parquet"
-# Guesses are compared with the truth as they are: finer than any column's own decimals.
-_GUESS_DECIMALS: Final = 9
 
 
 class TableReconstruction(Scenario):
@@ -55,7 +56,7 @@ class TableReconstruction(Scenario):
     )
     defense_steps: ClassVar[tuple[str, ...]] = ("release",)
     criteria: ClassVar[Mapping[str, Criterion]] = RECONSTRUCTION
-
+    others: ClassVar[Mapping[str, Images]] = {web.CONTRACT: WebReconstruction()}
     sentences: ClassVar[Mapping[str, tuple[Any, Any]]] = {
         "known-and-secret": (
             _("Known and secret columns"),
@@ -80,7 +81,7 @@ class TableReconstruction(Scenario):
     def collect(self, step: str) -> dict[str, list[str]]:
         """`release` and `scheme.json` after release, `guesses` after attack."""
         if step == "release":
-            return {"tables": ["release"], "files": [_SCHEME], "folders": []}
+            return {"tables": ["release"], "files": [SCHEME], "folders": []}
         return {"tables": ["guesses"], "files": [], "folders": []}
 
     def metrics(self, game: Game) -> tuple[str, ...]:
@@ -104,7 +105,7 @@ class TableReconstruction(Scenario):
         that allow several values being drawn.
         """
         schema, deal = board.game.schema, board.deal
-        table, released = tables.read(board.table), anonymised.read(release / _RELEASE, schema)
+        table, released = tables.read(board.table), anonymised.read(release / RELEASE, schema)
         learnt = _taught(released, table, deal, board.game, board.resample)
         told = anonymised.facts(released, schema, len(deal.train))
         alike = similarity.compare(table.iloc[deal.train], anonymised.drawn(released, schema), schema)
@@ -124,7 +125,7 @@ class TableReconstruction(Scenario):
         folder.mkdir(parents=True, exist_ok=True)
         schema, train = board.game.schema, board.deal.train
         table = anonymised.coarsened(tables.read(board.table).iloc[train], schema)
-        _write_release(table, "generalization", board, folder)
+        write_release(table, "generalization", board, folder)
 
     # Before publishing
 
@@ -159,11 +160,11 @@ class TableReconstruction(Scenario):
 
     def _write_attack(self, board: Board, folder: Path) -> dict[str, str]:
         release, deal, schema = require(board.release), board.deal, board.game.schema
-        for name in (_RELEASE, _SCHEME):
+        for name in (RELEASE, SCHEME):
             (folder / name).write_bytes((release / name).read_bytes())
         return {
-            "release": _RELEASE,
-            "scheme": _SCHEME,
+            "release": RELEASE,
+            "scheme": SCHEME,
             **write_named(board, folder, "background", people(board, deal.scored, quasi_identifiers(schema))),
             **write_named(board, folder, "aux", people(board, deal.aux, schema.shared)),
         }
@@ -173,26 +174,16 @@ class TableReconstruction(Scenario):
     def _read_release(self, board: Board, collected: Path, result: Path) -> dict[str, Any]:
         schema = board.game.schema
         table = read_anonymised(collected, "release", schema.shared, len(board.deal.train))
-        scheme = _read_scheme(collected / _SCHEME)
-        _write_release(table, scheme, board, result)
+        scheme = read_scheme(collected / SCHEME, f"The file {SCHEME}")
+        write_release(table, scheme, board, result)
         return {"rows": len(table[schema.target]), "scheme": scheme}
 
     def _read_guesses(self, board: Board, collected: Path, result: Path) -> dict[str, Any]:
         schema, positions = board.game.schema, board.deal.scored
         names = names_of(board, "background", len(positions))
-        guesses = read_guesses(collected, "guesses", names, tuple(_as_guessed(column) for column in secrets(schema)))
-        tables.write_arrow(pa.table({name: _guessed(cells) for name, cells in guesses.items()}), result / _GUESSES)
+        guesses = read_guesses(collected, "guesses", names, tuple(as_guessed(column) for column in secrets(schema)))
+        keep_guesses(guesses, result)
         return {"rows": len(positions)}
-
-
-def secrets(schema: Schema) -> tuple[Column, ...]:
-    """The columns that attacks guess."""
-    return tuple(column for column in schema.columns if column.role == "secret")
-
-
-def quasi_identifiers(schema: Schema) -> tuple[Column, ...]:
-    """The columns that attacks know of a person."""
-    return tuple(column for column in schema.columns if column.role == "quasi-identifier")
 
 
 def _hit_decimals(column: Column) -> int | None:
@@ -228,7 +219,7 @@ def _look_at_columns(schema: Schema) -> list[Finding]:
 def _attempts(board: Board, result: Path) -> dict[str, Attempts]:
     """For each secret, whose is known to the platform and whose the attack guessed."""
     truth = tables.read(board.table).iloc[board.deal.scored]
-    guesses = tables.read(result / _GUESSES)
+    guesses = tables.read(result / GUESSES)
     return {
         column.name: Attempts(
             counted=truth[column.name].notna().to_numpy(),
@@ -236,39 +227,3 @@ def _attempts(board: Board, result: Path) -> dict[str, Attempts]:
         )
         for column in secrets(board.game.schema)
     }
-
-
-def _write_release(table: anonymised.Anonymised, scheme: str, board: Board, folder: Path) -> None:
-    schema = board.game.schema
-    order = order_of(board, "release", len(table[schema.target]))
-    anonymised.write(table, schema, order, folder / _RELEASE)
-    (folder / _SCHEME).write_text(json.dumps({"scheme": scheme}) + "\n", encoding="utf-8")
-
-
-def _read_scheme(path: Path) -> str:
-    """The declared scheme. Raises OutputProblem."""
-    if path.is_symlink() or not path.is_file():
-        raise OutputProblem("missing", f"The file {_SCHEME} was not written to /output.")
-    if path.stat().st_size > _SCHEME_BYTES:
-        raise OutputProblem("too_large", f"The file {_SCHEME} is larger than {_SCHEME_BYTES} bytes.")
-    try:
-        scheme = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):  # not UTF-8, no JSON, or nested beyond reason
-        scheme = None
-    if not isinstance(scheme, dict) or set(scheme) != {"scheme"} or scheme["scheme"] not in SCHEMES:
-        allowed = " or ".join(f'{{"scheme": "{name}"}}' for name in SCHEMES)
-        raise OutputProblem("invalid", f"{_SCHEME} must hold {allowed}.")
-    return str(scheme["scheme"])
-
-
-def _as_guessed(column: Column) -> Column:
-    """A secret as guesses may hold it: any finite number, not only one that the column could hold."""
-    if column.type == "category":
-        return column
-    return replace(column, type="number", minimum=None, maximum=None, decimals=_GUESS_DECIMALS)
-
-
-def _guessed(cells: Cells) -> pa.Array:
-    if cells.column.type == "category":
-        return pa.array(cells.texts, type=pa.string())
-    return pa.array(cells.expected[:, 0], type=pa.float64(), from_pandas=True)

@@ -15,7 +15,7 @@ from challenges import tables
 from challenges.metrics import bootstrap, membership
 from challenges.scenarios import registry
 from challenges.scenarios.base import Board, Game, OutputProblem
-from challenges.scenarios.model_membership import canonical_answers
+from challenges.scenarios.model_release import canonical_answers
 
 MakeBoard = Callable[..., Board]
 SCENARIO = registry.get("model-membership")
