@@ -33,6 +33,7 @@ from submissions.states import OVER, State
 
 BUNDLED = Path(settings.BASE_DIR) / "challenges" / "bundled"
 KITS = Path(settings.BASE_DIR) / "starter_kits"
+BASES = ("base", "base-web")  # folders beside the kits that hold no kit
 DEFAULT_SCENARIO = "model-membership"
 ORGANISER = "organiser@demo.invalid"
 
@@ -58,7 +59,7 @@ def base_image(kit: str) -> str:
     found = re.search(r"^ARG BASE_IMAGE=anomed/(\S+)", (KITS / kit / "Dockerfile").read_text(), re.MULTILINE)
     if found is None:
         return ""
-    return base_image(found[1]) if (KITS / found[1]).is_dir() and found[1] != "base" else f"anomed/{found[1]}"
+    return base_image(found[1]) if (KITS / found[1]).is_dir() and found[1] not in BASES else f"anomed/{found[1]}"
 
 
 @dataclass(frozen=True)

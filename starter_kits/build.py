@@ -24,6 +24,8 @@ from docker.errors import APIError, DockerException, ImageNotFound
 
 HERE = Path(__file__).parent
 BASE = HERE / "base"
+WEB_BASE = HERE / "base-web"
+BASES = ("base", "base-torch", "base-web")
 INPUTS = "anomed.inputs"  # the label that holds the digest of all that an image was made from
 PYTHON_IMAGE = "python:3.11-slim"
 
@@ -54,7 +56,7 @@ class Builder:
         self.pip_options = pip_options.split()
 
     def named(self, name: str) -> str:
-        """Builds `base`, `base-torch` or a kit, and before a kit what its Dockerfile stands on: a base or another kit.
+        """Builds one of BASES or a kit, and before a kit what its Dockerfile stands on: a base or another kit.
 
         A kit with a requirements.txt gets the wheels named there.
         """
@@ -63,6 +65,8 @@ class Builder:
         if name == "base-torch":
             wheels = ["requirements.txt", "requirements-torch.txt"]
             return self.build("anomed/base-torch", BASE, "Dockerfile.torch", self.named("base"), wheels=wheels)
+        if name == "base-web":
+            return self.build("anomed/base-web", WEB_BASE, "Dockerfile", self.python(), wheels=["requirements.txt"])
         dockerfile = (HERE / name / "Dockerfile").read_text(encoding="utf-8")
         base = re.search(r"^ARG BASE_IMAGE=anomed/(\S+)", dockerfile, re.MULTILINE)
         wheels = [path.name for path in (HERE / name).glob("requirements.txt")]
@@ -184,20 +188,18 @@ def say(name: str, what: str) -> None:
 
 
 def kits() -> list[str]:
-    return sorted(path.parent.name for path in HERE.glob("*/Dockerfile") if path.parent != BASE)
+    return sorted(path.parent.name for path in HERE.glob("*/Dockerfile") if path.parent.name not in BASES)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Build the shared base images and the starter kits.")
-    parser.add_argument(
-        "kits", nargs="*", metavar="kit", help=f"{', '.join(kits())}, base, base-torch; default: all kits"
-    )
+    parser.add_argument("kits", nargs="*", metavar="kit", help=f"{', '.join([*kits(), *BASES])}; default: all kits")
     parser.add_argument(
         "--python-image", default=os.environ.get("BASE_IMAGE", ""), help="image with a bare Python 3.11"
     )
     parser.add_argument("--pip-options", default=os.environ.get("PIP_OPTIONS", ""), help="as an index with CPU wheels")
     chosen = parser.parse_args()
-    if unknown := set(chosen.kits) - {*kits(), "base", "base-torch"}:
+    if unknown := set(chosen.kits) - {*kits(), *BASES}:
         parser.error(f"there is no kit named {', '.join(sorted(unknown))}")
     try:
         builder = Builder(chosen.python_image, chosen.pip_options)
