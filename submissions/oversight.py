@@ -3,9 +3,10 @@
 Nothing here runs anything: boards, flags and health all follow from the stored matrix.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
+from uuid import UUID
 
 import numpy as np
 from django.db.models import Q, QuerySet
@@ -81,16 +82,17 @@ def watched(challenge: Challenge) -> list[Pairing]:
     return sorted(_pairings(marked), key=lambda pairing: -(pairing.rival.gap if pairing.rival else 0))
 
 
-def strongest(challenge: Challenge) -> list[Pairing]:
-    """The pairings of teams that leak most and that nobody has flagged or voided."""
+def strongest(challenge: Challenge, doubted: Collection[UUID] = ()) -> list[Pairing]:
+    """The pairings of teams that leak most and that nobody has flagged or voided, and all of the `doubted` attacks."""
     seen = {(one.phase.pk, one.attack.pk, one.defense.pk) for one in watched(challenge)}
     ranked = Duel.objects.done().filter(
         attack__challenge=challenge, attack__role=Submission.Role.ENTRY, release__submission__role=Submission.Role.ENTRY
     )
     top = ranked.order_by("-mean_leak").values_list("pk", flat=True)[: _MOST_OTHERS + len(seen)]
-    found = _pairings(Duel.objects.filter(pk__in=list(top)))
+    found = _pairings(Duel.objects.filter(pk__in=list(top)) | ranked.filter(attack__in=doubted))
     others = [one for one in found if (one.phase.pk, one.attack.pk, one.defense.pk) not in seen]
-    return sorted(others, key=lambda pairing: -(pairing.leak or 0))[:_MOST_OTHERS]
+    ordered = sorted(others, key=lambda pairing: -(pairing.leak or 0))
+    return [one for place, one in enumerate(ordered) if place < _MOST_OTHERS or one.attack.pk in doubted]
 
 
 def pairing_of(duel: Duel) -> list[Duel]:

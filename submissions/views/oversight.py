@@ -19,12 +19,15 @@ from submissions.views.common import Visit, visit
 def page(request: HttpRequest, slug: str) -> HttpResponse:
     """Anchors' health, blind controls, flagged and voided duels with the reasons in words, the strongest others."""
     here = _organiser(request, slug)
+    controls = blindness.overviews(here.challenge)
     context = here.context(
         tab="oversight",
         health=oversight.health(here.challenge),
-        controls=blindness.overviews(here.challenge),
+        controls=controls,
         watched=oversight.watched(here.challenge),
-        others=oversight.strongest(here.challenge),
+        others=oversight.strongest(
+            here.challenge, doubted={attack.pk for one in controls for attack, _outcome in one.flagged}
+        ),
     )
     return render(request, "challenges/oversight.html", context)
 

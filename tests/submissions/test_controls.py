@@ -411,6 +411,17 @@ def test_organisers_find_whom_it_caught(judged: dict[str, Submission], olga: Use
     assert "development phase: 1 at chance, 0 to come, 0 failed." in oversight
 
 
+def test_every_duel_of_whom_it_caught_can_be_voided_there(
+    judged: dict[str, Submission], ready: Ready, olga: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("submissions.oversight._MOST_OTHERS", 0)
+    defense = ready("ben", "defense", name="victim")
+    played.release(defense)
+    played.duels(defense)
+    duel = Duel.objects.get(attack=judged["cheat"], release__submission=defense)
+    assert f'name="duel" value="{duel.pk}"' in page(olga, "/challenges/clinic/oversight/")
+
+
 def test_operators_are_told_until_it_is_taken_out(judged: dict[str, Submission], olga: User) -> None:
     (condition,) = alarms.conditions()
     assert (condition.kind, condition.subject.split()[0]) == ("blind_control", "clinic")
