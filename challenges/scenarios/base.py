@@ -154,16 +154,16 @@ class Images(ABC):
 
     def write_questions(self, board: Board, asked: Path, folder: Path) -> int:
         """Fills `folder`, which becomes /input of a run of the defense's last step, with the rows in the hostile npz
-        `asked` (array X as in `web.inputs`); returns their number.
+        `asked` (its array X, as in `web.inputs`); returns their number.
 
         `board` is that of the defense's last step (`previous` holds what its step before left) with a key of its own
         for this question. Runs in an isolated child. Raises OutputProblem; LookupError where releases answer nothing.
         """
         raise LookupError("The releases of this game answer no questions.")
 
-    def read_answers(self, board: Board, rows: int, collected: Path, answers: Path) -> None:
-        """Turns the outputs of that run, with the same board, into the file `answers`, an npz with the arrays
-        prediction [rows] (as y in `web.targets`) and probabilities [rows, classes] (not for regression).
+    def read_answers(self, board: Board, asked: Path, collected: Path, answers: Path) -> None:
+        """Turns the outputs of that run, with the same board and question, into the file `answers`: an npz with the
+        arrays prediction [rows] (as y in `web.targets`) and probabilities [rows, classes] (not for regression).
 
         Runs in an isolated child. Raises OutputProblem.
         """

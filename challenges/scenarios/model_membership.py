@@ -121,7 +121,7 @@ class ModelMembership(MembershipScenario):
         return self._write_queries(board, people(board, board.deal.queries, board.game.schema.features), folder)
 
     def _write_queries(self, board: Board, rows: pa.Table, folder: Path) -> dict[str, str]:
-        give_model(board, folder)
+        give_model(board, folder / MODEL)
         return {"model": MODEL, **write_named(board, folder, "queries", rows)}
 
     def write_release(self, board: Board, release: Path, folder: Path) -> dict[str, str]:
@@ -167,10 +167,11 @@ class ModelMembership(MembershipScenario):
         write_task("predict", board, folder, self._write_queries(board, rows, folder))
         return int(rows.num_rows)
 
-    def read_answers(self, board: Board, rows: int, collected: Path, answers: Path) -> None:
+    def read_answers(self, board: Board, asked: Path, collected: Path, answers: Path) -> None:
         """Canonical answers, in the order of the question."""
         schema = board.game.schema
-        values = read_rows(collected, "predictions", names_of(board, "queries", rows), schema.answer_columns)
+        names = names_of(board, "queries", read_asked(asked, schema).num_rows)
+        values = read_rows(collected, "predictions", names, schema.answer_columns)
         web.write_arrays(answers, **web.answered(canonical_answers(values, schema), schema))
 
     def reference_answers(self, board: Board, asked: Path, answers: Path) -> int:

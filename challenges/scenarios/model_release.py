@@ -31,8 +31,8 @@ def keep_model(folder: Path, result: Path, named: str) -> dict[str, int]:
 
 
 def give_model(board: Board, folder: Path) -> None:
-    """Gives `folder` the files that the step before left, as `model/`."""
-    link_folder(require(None if board.previous is None else board.previous / MODEL), folder / MODEL)
+    """Gives the new `folder` the files that the step before left."""
+    link_folder(require(None if board.previous is None else board.previous / MODEL), folder)
 
 
 def keep_release(answers: Floats, board: Board, result: Path) -> None:
@@ -40,7 +40,7 @@ def keep_release(answers: Floats, board: Board, result: Path) -> None:
     result.mkdir(parents=True, exist_ok=True)
     np.save(result / ANSWERS, answers)
     if board.game.white_box:
-        give_model(board, result)
+        give_model(board, result / MODEL)
 
 
 def answers_about(release: Path, board: Board, positions: Positions) -> Floats:

@@ -2,8 +2,8 @@
 
 An image plays the steps of contract anomed/1 as a small web server. The gateway beside it is told by `plan.json`, in
 its own /input, which prepared files it serves, which posts it keeps and which calls it makes; this module and its
-neighbours write that file and read what the gateway kept. Nothing in /input is visible to the image itself, but for
-the folder `model`, which becomes its /persistent_data.
+neighbours write that file and read what the gateway kept. Of /input the image itself sees nothing but the folder
+`persistent`, which becomes its /persistent_data.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from challenges.schema import Schema
 CONTRACT: Final = "web/1"
 PLAN: Final = "plan.json"
 EXCHANGE: Final = "exchange.json"
+PERSISTENT: Final = "persistent"
 # The folder below /output in which the gateway keeps all that the image said.
 SAID: Final = "said"
 # Posts and answers are compressed arrays of numbers: what a cell can take uncompressed, and room for headers.
@@ -35,8 +36,8 @@ _MOST_BYTES: Final = 768 << 10
 
 
 def collected(*folders: str) -> dict[str, list[str]]:
-    """What is fetched after a step: the gateway's account, what the image said, and further folders."""
-    return {"tables": [], "files": [EXCHANGE], "folders": [SAID, *folders]}
+    """What is fetched after a step: the gateway's account, and these folders."""
+    return {"tables": [], "files": [EXCHANGE], "folders": list(folders)}
 
 
 def write_plan(board: Board, folder: Path, **parts: Any) -> None:

@@ -37,8 +37,8 @@ class WebMembership(Images):
     """The web contract of `model-membership`. The same releases and results as by contract anomed/1."""
 
     def collect(self, step: str) -> dict[str, list[str]]:
-        """What was said; after fit also /persistent_data, as the folder `model`."""
-        return web.collected(MODEL) if step == "fit" else web.collected()
+        """After fit /persistent_data as the folder `model`, else what was said."""
+        return web.collected(MODEL if step == "fit" else web.SAID)
 
     def write_inputs(self, step: str, board: Board, folder: Path) -> None:
         """Writes the plan and what is served, in the order of the tables of contract anomed/1.
@@ -57,7 +57,7 @@ class WebMembership(Images):
         empty = np.empty(0, dtype=np.float64)  # so the published challenge serves it: targets are not for defenses
         web.write_arrays(folder / "training.npz", X=x, y=y)
         web.write_arrays(folder / "tuning.npz", X=x[tuning], y=empty)
-        web.write_arrays(folder / "tuning_truth.npz", y=y[tuning])
+        web.write_arrays(folder / "tuning_truth.npz", truth=y[tuning])
         web.write_plan(
             board,
             folder,
@@ -71,7 +71,7 @@ class WebMembership(Images):
                     "by": "data_split",
                     "limit": web.limit(_TUNING_ROWS, len(schema.answer_columns)),
                     "to": web.by_split(None, None),
-                    "mark": {"tuning": {"truth": "tuning_truth.npz", "measure": "labels"}},
+                    "marks": {"tuning": {"truth": "tuning_truth.npz", "measure": "labels"}},
                 }
             },
             calls=[{"post": "/fit"}],
@@ -85,7 +85,7 @@ class WebMembership(Images):
 
     def _ask(self, board: Board, x: Floats, folder: Path) -> None:
         """Fills the folder of a defense that is asked about these rows, and told nothing."""
-        give_model(board, folder)
+        give_model(board, folder / web.PERSISTENT)
         calls = []
         for number, rows in enumerate(web.parts(*x.shape)):
             body = web.write_arrays(folder / f"queries-{number}.npz", X=x[rows])
@@ -112,7 +112,7 @@ class WebMembership(Images):
         }.items():
             rows = people(board, positions, schema.shared)
             web.write_arrays(folder / f"{name}.npz", X=web.inputs(rows, schema), y=web.targets(rows, schema))
-        web.write_arrays(folder / "tuning_truth.npz", y=member)
+        web.write_arrays(folder / "tuning_truth.npz", truth=member)
         self._write_answers(board, folder)
         web.write_plan(
             board,
@@ -131,7 +131,7 @@ class WebMembership(Images):
                     "by": "data_split",
                     "limit": web.limit(max(len(deal.scored), len(known)), 2),
                     "to": web.by_split(None, f"{web.SAID}/scores"),
-                    "mark": {"tuning": {"truth": "tuning_truth.npz", "measure": "membership"}},
+                    "marks": {"tuning": {"truth": "tuning_truth.npz", "measure": "membership"}},
                 }
             },
             target={"/predict": {"answers": "answers.npz", "budget": budget(board.game), "live": True}},
@@ -180,9 +180,10 @@ class WebMembership(Images):
         self._ask(board, web.inputs(rows, board.game.schema), folder)
         return int(rows.num_rows)
 
-    def read_answers(self, board: Board, rows: int, collected: Path, answers: Path) -> None:
+    def read_answers(self, board: Board, asked: Path, collected: Path, answers: Path) -> None:
         """Canonical answers, in the order of the question."""
         schema = board.game.schema
+        rows = web_answers.read_asked(asked, schema).num_rows
         said = web_answers.read_predictions(collected / web.SAID, rows, schema)
         web.write_arrays(answers, **web.answered(said, schema))
 

@@ -37,7 +37,7 @@ class WebReconstruction(Images):
 
     def collect(self, step: str) -> dict[str, list[str]]:
         """What was said."""
-        return web.collected()
+        return web.collected(web.SAID)
 
     def write_inputs(self, step: str, board: Board, folder: Path) -> None:
         """Writes the plan and what is served. Raises LookupError for an unknown step."""
