@@ -8,14 +8,17 @@ from typing import Any
 from django.conf import settings
 from django.db import transaction
 from django.utils import timezone
+from django.utils.translation import gettext as _
 
 from sandbox import images, inspection, tasks
 from sandbox.archives import Caps
 from sandbox.conf import blob_root, conf
+from sandbox.contracts import Contract
 from sandbox.hosts import LOCAL_HOST
 from sandbox.images import CheckedImage
 from sandbox.limits import Limits
 from sandbox.models import Host, Image, Run, Slot
+from sandbox.offers import Wall
 
 
 @transaction.atomic
@@ -30,15 +33,19 @@ def queue(
     priority: int,
     private: bool,
     walls: Iterable[str] = (),
+    contract: str = Contract.FILES,
 ) -> Run:
     """Queues one container execution and wakes a worker when the caller's transaction commits.
 
     `collect` is {"tables": [...], "files": [...], "folders": [...]}, each key optional. Of two runs the one with the
     higher `priority` goes first, then the one whose `owner` has fewer under way. The log of a `private` run is for
     organisers only. It goes only to a host that offers all `walls` and those of the settings. Raises ValueError for
-    limits that make no sense.
+    limits that make no sense, and for a web server behind gVisor, where nobody could share its loopback.
     """
     wanted = Limits.from_json(limits)
+    demanded = sorted({*walls, *conf().walls})
+    if not can_serve(contract, demanded):
+        raise ValueError(_("Web servers cannot be talked to in gVisor, which this challenge or this site demands."))
     run = Run.objects.create(
         image=image,
         purpose=purpose,
@@ -49,10 +56,16 @@ def queue(
         owner=owner,
         priority=priority,
         private=private,
-        walls=sorted({*walls, *conf().walls}),
+        walls=demanded,
+        contract=Contract(contract),
     )
     tasks.send_wakeup()
     return run
+
+
+def can_serve(contract: str, demanded: Iterable[str] = ()) -> bool:
+    """Whether images of that contract can be run behind those walls and the site's own."""
+    return contract != Contract.WEB or Wall.GVISOR not in {*demanded, *conf().walls}
 
 
 @transaction.atomic

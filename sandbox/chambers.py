@@ -63,15 +63,13 @@ class Chambers:
         if len(self._ready) < RESERVE and self._coming is None:
             self._coming = _Coming(engine, self._pool.submit(self._make, engine, output_mb))
 
-    def discard(self, engine: Engine, chamber: Chamber, containers: list[str], *, spent: bool) -> None:
-        """Removes a run's containers, soon; and its holder, if that has no chamber left or the run has `spent` it."""
-        shared = any(ready.holder_id == chamber.holder_id for ready in self._ready)
-        if shared and spent:
+    def discard(self, engine: Engine, used: list[Chamber], containers: list[str], *, spent: bool) -> None:
+        """Removes a run's containers, soon; and its holders that have no chamber left, or that the run has `spent`."""
+        if spent and any(chamber.holder_id == ready.holder_id for chamber in used for ready in self._ready):
             self._ready = []
-        if shared and not spent:
-            self._remove(engine, containers, ())
-        else:
-            self._remove(engine, [*containers, chamber.holder], chamber.volumes)
+        shared = {ready.holder_id for ready in self._ready}
+        gone = {chamber.holder: chamber.volumes for chamber in used if chamber.holder_id not in shared}
+        self._remove(engine, [*containers, *gone], tuple(volume for volumes in gone.values() for volume in volumes))
 
     def rest(self) -> None:
         """Waits until nothing goes on behind the worker's back: for whoever measures something else."""

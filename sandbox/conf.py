@@ -34,6 +34,8 @@ class Conf:
     inodes: int = 1000
     gpu_hosts: tuple[str, ...] = ()  # names of hosts that should have GPUs: they complain when they show none
     gpu_probe_image: str = ""  # name of the base image that looks for GPUs, with glibc; else the smallest one
+    gateway_image: str = ""  # name of the base image, with python and numpy, that talks to web servers; as above
+    gateway_memory_mb: int = 1024
     max_image_bytes: int = 20 * 10**9  # unpacked
     max_archive_bytes: int = 10 * 10**9  # as uploaded
     disk_reserve_bytes: int = 5 * 10**9  # no image is unpacked into the last of the disk: runs and the database go on

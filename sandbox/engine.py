@@ -126,6 +126,12 @@ class Engine(EngineImages):
         with asking("copy the inputs"):
             self._client.put_archive(chamber.holder, walls.held_input(chamber.number), ours(tar_of(folder)))
 
+    def put_back(self, chamber: Chamber, folder: Path) -> None:
+        """Copies a folder's content to where a run writes, so that its user, whoever that is, may go on writing it."""
+        with asking("copy what was kept"):
+            stream = ours(tar_of(folder, writable=True))
+            self._client.put_archive(chamber.holder, walls.held_output(chamber.number), stream)
+
     @contextlib.contextmanager
     def outputs(self, chamber: Chamber, ended: datetime) -> Iterator[Iterable[bytes]]:
         """The content of /output as a tar stream, in pieces, of a run that `ended` then. To be read with suspicion.
@@ -143,9 +149,19 @@ class Engine(EngineImages):
         finally:
             stream.close()  # or the engine goes on sending, and holds on to the container
 
+    @contextlib.contextmanager
+    def output(self, chamber: Chamber, path: str) -> Iterator[Iterable[bytes]]:
+        """One file of /output as a tar stream, while the run goes on. To be read with suspicion."""
+        with asking("read an output"):
+            stream, _stat = self._client.get_archive(chamber.holder, f"{walls.held_output(chamber.number)}/{path}")
+        try:
+            yield guarded(stream, "read an output")
+        finally:
+            stream.close()
+
     def check_held(self, chamber: Chamber) -> None:
         """Raises EngineFault if the holder has ended: then so have the run's container and outputs, innocently."""
-        if not self._running(chamber.holder):
+        if not self.running(chamber.holder):
             raise EngineFault("the holder has ended before the run")
 
     def chamber_of(self, labels: dict[str, str], output_mb: int) -> Chamber:
@@ -261,13 +277,14 @@ class Engine(EngineImages):
         patience = time.monotonic() + conf().engine_patience
         while True:
             try:
-                return self._running(container)
+                return self.running(container)
             except Unreachable:
                 if time.monotonic() > patience:
                     raise
                 time.sleep(0.5)
 
-    def _running(self, container: str) -> bool:
+    def running(self, container: str) -> bool:
+        """Whether it has been started and has not ended."""
         with asking("look at the container"):
             return bool(self._client.inspect_container(container)["State"]["Running"])
 
@@ -292,11 +309,20 @@ class Engine(EngineImages):
             stats = self._brief.stats(container, stream=False, one_shot=True).get("memory_stats", {})
         return int(stats.get("max_usage") or stats.get("usage") or 0)
 
-    def log(self, container: str, target: Path, limit: int) -> None:
-        """Writes the last `limit` bytes of standard output and error to a file."""
+    def lines(self, container: str) -> Iterator[str]:
+        """What it says on standard output, line by line, until it ends. EngineFault after a long silence."""
+        rest = b""
+        with asking("follow the container"):
+            pieces = self._client.logs(container, stdout=True, stderr=False, stream=True, follow=True)
+        for piece in guarded(pieces, "follow the container"):
+            *whole, rest = (rest + piece).split(b"\n")
+            yield from (line.decode("ascii", "replace") for line in whole)
+
+    def log(self, container: str, target: Path, limit: int, *, stdout: bool = True) -> None:
+        """Writes the last `limit` bytes of standard output, if that is wanted, and error to a file."""
         kept = bytearray()
         with asking("read the log"):
-            for piece in self._client.logs(container, stdout=True, stderr=True, stream=True):
+            for piece in self._client.logs(container, stdout=stdout, stderr=True, stream=True):
                 kept += piece
                 del kept[: max(0, len(kept) - limit)]
         target.write_bytes(kept)

@@ -20,6 +20,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from sandbox import devices, nvidia, walls
+from sandbox.base_images import base_image
 from sandbox.conf import conf
 from sandbox.engine import BORN, WORKER, Engine, EngineFault, NotThere, Unreachable
 from sandbox.hosts import engine_of
@@ -159,9 +160,7 @@ def evict(engine: Engine, uuids: list[str]) -> None:
 
 def _image() -> Image:
     """The base image that looks for GPUs."""
-    bases = Image.objects.bases()
-    name = conf().gpu_probe_image
-    image = bases.filter(name=name).first() if name else bases.order_by("size").first()
+    image = base_image(conf().gpu_probe_image)
     if image is None:
         raise Unknown(_("No base image is there to look for GPUs with: register one with `manage.py base_image_add`."))
     return image

@@ -10,6 +10,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from sandbox.conf import conf, private_root, scratch_root
+from sandbox.contracts import Contract
 from sandbox.limits import Limits
 from sandbox.reasons import Reason
 
@@ -151,6 +152,7 @@ class Run(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     purpose = models.CharField(_("purpose"), max_length=50)
     step = models.CharField(_("step"), max_length=50)
+    contract = models.CharField(_("contract"), max_length=20, choices=Contract.choices, default=Contract.FILES)
     image = models.ForeignKey(Image, verbose_name=_("image"), on_delete=models.PROTECT, related_name="runs")
     limits = models.JSONField(_("limits"), default=dict)
     gpus = models.PositiveSmallIntegerField(_("GPUs"), default=0)

@@ -34,11 +34,27 @@ class Wanted:
         """Reads `Run.collect`."""
         return cls(**{name: tuple(data.get(name, ())) for name in ("tables", "files", "folders")})
 
+    def enters(self, path: PurePosixPath) -> bool:
+        """Whether that folder, relative to /output, was asked for."""
+        return bool(path.parts) and path.parts[0] in self.folders
+
     def keeps(self, path: PurePosixPath) -> bool:
         """Whether that path, relative to /output, was asked for."""
         if len(path.parts) > 1:
             return path.parts[0] in self.folders
         return path.name in self.files or (path.suffix in TABLE_SUFFIXES and path.stem in self.tables)
+
+
+class Everything(Wanted):
+    """Keeps all that is there."""
+
+    def enters(self, path: PurePosixPath) -> bool:
+        """Every folder below the first."""
+        return bool(path.parts)
+
+    def keeps(self, path: PurePosixPath) -> bool:
+        """Every file."""
+        return True
 
 
 @dataclass
@@ -107,7 +123,7 @@ def _take(member: tarfile.TarInfo, wanted: Wanted, folder: Path, seen: dict[Pure
     if path in seen:
         raise _invalid(gettext_noop("/output has the same name twice."))
     seen[path] = member.isreg()
-    if member.isdir() and path.parts and path.parts[0] in wanted.folders:
+    if member.isdir() and wanted.enters(path):
         (folder / path).mkdir(mode=0o700)
 
 

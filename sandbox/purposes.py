@@ -1,12 +1,31 @@
 """How rooms above tell the sandbox what a run is for, without the sandbox knowing them."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from sandbox.models import Run
+from sandbox.models import Image, Run
 
 Reader = tuple[Callable[..., dict[str, Any]], tuple[Any, ...]]
+
+
+@dataclass(frozen=True)
+class Question:
+    """Who answers what a run's gateway cannot, and how: a step of another image, run inside the run.
+
+    Both callables return a module-level function and its picklable arguments, to be called in an isolated child, which
+    may raise `Rejected`: the question is refused then. `write` gets the hostile file that was asked and the empty
+    folder that becomes the step's inputs; `read` gets the step's hostile outputs and the file to write the answer to.
+    """
+
+    image: Image
+    step: str
+    contract: str
+    limits: dict[str, Any]
+    collect: dict[str, list[str]]
+    write: Callable[[Path, Path], Reader]
+    read: Callable[[Path, Path], Reader]
 
 
 class Purpose(Protocol):
@@ -23,6 +42,9 @@ class Purpose(Protocol):
         outputs only what it puts into `result` (a hard link will do) is kept.
         None: there is nothing to read.
         """
+
+    def question(self, run: Run) -> Question | None:
+        """How questions of a web server's run are answered; None: they are refused."""
 
     def judge(self, run: Run, result: Path, read: dict[str, Any]) -> Any:
         """Computes what the canonical files are worth: in the worker, outside any transaction. May raise `Rejected`."""

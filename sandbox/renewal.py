@@ -28,7 +28,7 @@ class Lease:
         self.peak_memory = 0
         self._run = run
         self._engine = engine
-        self._container: str | None = None
+        self._containers: tuple[str, ...] = ()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
@@ -46,9 +46,9 @@ class Lease:
         """From now on the run's container is looked for there."""
         self._engine = engine
 
-    def watch(self, container: str) -> None:
-        """From now on the container is stopped when the lease is lost."""
-        self._container = container
+    def watch(self, *containers: str) -> None:
+        """From now on these are stopped when the lease is lost; the memory of the first is looked at."""
+        self._containers = containers
         if self.lost.is_set():
             self._stop()
 
@@ -78,15 +78,15 @@ class Lease:
             connection.close()
 
     def _look(self) -> None:
-        if self._container is not None:
+        if self._containers:
             try:
-                self.peak_memory = max(self.peak_memory, self._engine.memory(self._container))
+                self.peak_memory = max(self.peak_memory, self._engine.memory(self._containers[0]))
             except EngineFault:
                 return  # it has just ended, or the worker will meet the fault itself
 
     def _stop(self) -> None:
-        if self._container is not None:
+        for container in self._containers:
             try:
-                self._engine.kill(self._container)
+                self._engine.kill(container)
             except EngineFault as fault:
                 log.warning("lease.container_not_stopped", **self._run.log_data(), fault=str(fault))

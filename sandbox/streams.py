@@ -14,19 +14,19 @@ def padding(size: int) -> bytes:
     return bytes(-size % tarfile.BLOCKSIZE)
 
 
-def header(name: str, size: int, *, folder: bool = False) -> bytes:
-    """A header for a regular file or a folder that everybody may read, without owner or time."""
+def header(name: str, size: int, *, folder: bool = False, writable: bool = False) -> bytes:
+    """A header for a regular file or a folder that everybody may read, or also write, without owner or time."""
     member = tarfile.TarInfo(name)
     member.size = size
-    member.mode = 0o755 if folder else 0o644
+    member.mode = (0o755 if folder else 0o644) | (0o222 if writable else 0)
     member.type = tarfile.DIRTYPE if folder else tarfile.REGTYPE
     return member.tobuf(format=tarfile.PAX_FORMAT)
 
 
-def file_in_tar(name: str, path: Path) -> Iterator[bytes]:
+def file_in_tar(name: str, path: Path, *, writable: bool = False) -> Iterator[bytes]:
     """One regular file as a tar member, in pieces."""
     size = path.stat().st_size
-    yield header(name, size)
+    yield header(name, size, writable=writable)
     left = size
     with path.open("rb") as source:
         while left:
@@ -38,16 +38,19 @@ def file_in_tar(name: str, path: Path) -> Iterator[bytes]:
     yield padding(size)
 
 
-def tar_of(folder: Path) -> Iterator[bytes]:
-    """A folder's content as a tar stream, sorted by name. Raises ValueError for anything but files and folders."""
+def tar_of(folder: Path, *, writable: bool = False) -> Iterator[bytes]:
+    """A folder's content as a tar stream, sorted by name; everybody may read it, or also write.
+
+    Raises ValueError for anything but files and folders.
+    """
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_symlink() or not (path.is_dir() or path.is_file()):
             raise ValueError(f"{name} is neither a file nor a folder")
         if path.is_dir():
-            yield header(name, 0, folder=True)
+            yield header(name, 0, folder=True, writable=writable)
         else:
-            yield from file_in_tar(name, path)
+            yield from file_in_tar(name, path, writable=writable)
     yield END
 
 

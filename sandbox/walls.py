@@ -12,6 +12,12 @@ from sandbox.offers import Wall
 
 INPUT = "/input"
 OUTPUT = "/output"
+PERSISTENT = "/persistent_data"
+GATEWAY = "gateway"  # the folder in the gateway's /input that holds its program
+_GATEWAY_PROGRAM = f"import sys; sys.path.insert(0, '{INPUT}'); from {GATEWAY}.main import main; main()"
+CHALLENGE_HOST, ATTACK_TARGET_HOST = "127.0.0.1:8001", "127.0.0.1:8002"  # where it listens, see sandbox/gateway
+# What the published template's nginx writes to. An empty folder of sites also hides Debian's welcome page.
+SERVER_FOLDERS = ("/tmp", "/run", "/var/lib/nginx", "/var/log/nginx", "/etc/nginx/sites-enabled")  # noqa: S108
 NOBODY = "65534:65534"  # with the group: otherwise the image's own /etc/group would add more
 MEGABYTE = 1 << 20
 # gVisor's kernel is a process in the container's own cgroup, where its threads and its memory count. Measured with
@@ -45,25 +51,67 @@ def container(
     `inputs` and `outputs` are names of volumes, `gpus` are UUIDs leased to this run, `demanded` are
     names of walls beyond the standard ones, `cdi` says how the engine knows GPUs.
     """
+    env = [f"ANOMED_STEP={step}", f"ANOMED_INPUT={INPUT}", f"ANOMED_OUTPUT={OUTPUT}"]
     return {
         "Image": image_id,
         "Hostname": "anomed",
         "User": NOBODY,
-        "Env": _environment(step, gpus),
+        "Env": [*env, "HOME=/tmp", *devices.environment(gpus)],
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": {
-            **_closed(conf),
-            "PidsLimit": limits.pids,
-            "Memory": limits.memory_mb * MEGABYTE,
-            "MemorySwap": limits.memory_mb * MEGABYTE,
+            **_strangers(limits, gpus, conf, cdi=cdi),
             **_second_wall(demanded, limits, conf),
-            "NanoCpus": int(limits.cpus * 10**9),
-            "ShmSize": 16 * MEGABYTE,
-            "Init": True,
-            "Tmpfs": {"/tmp": f"rw,noexec,nosuid,nodev,size={conf.tmp_mb}m,nr_inodes=10000,mode=1777"},  # noqa: S108
-            "Ulimits": _ulimits(limits),
-            "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "2"}},
-            "DeviceRequests": devices.requests(gpus, cdi=cdi),
+            "Tmpfs": _tmpfs(conf, "/tmp"),  # noqa: S108
+            "Mounts": [_mount(inputs, INPUT, read_only=True), _mount(outputs, OUTPUT)],
+        },
+    }
+
+
+def server(
+    *, image_id: str, limits: Limits, gpus: list[str], persistent: str, conf: Conf, cdi: bool = False
+) -> dict[str, Any]:
+    """The body of a create request for a stranger's web server, which a gateway of ours will talk to.
+
+    It is as closed as any, but that it keeps the image's own user: published images begin as root, hand their files to
+    the user of a web server, and become that user. `persistent` is the volume that it has at /persistent_data.
+    """
+    return {
+        "Image": image_id,
+        "Hostname": "anomed",
+        "Env": [
+            f"CHALLENGE_HOST={CHALLENGE_HOST}",
+            f"ATTACK_TARGET_HOST={ATTACK_TARGET_HOST}",
+            "GUNICORN_CMD_ARGS=--timeout=0",  # else a fit of more than 30 seconds is killed
+            *(f"{name}=" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")),
+            "HOME=/tmp",
+            *devices.environment(gpus),
+        ],
+        "Healthcheck": {"Test": ["NONE"]},
+        "HostConfig": {
+            **_strangers(limits, gpus, conf, cdi=cdi),
+            "CapAdd": ["CHOWN", "SETGID", "SETUID"],
+            "Tmpfs": _tmpfs(conf, *SERVER_FOLDERS),
+            "Mounts": [_mount(persistent, PERSISTENT)],
+        },
+    }
+
+
+def gateway(*, image_id: str, server: str, inputs: str, outputs: str, limits: Limits, conf: Conf) -> dict[str, Any]:
+    """The body of a create request for our gateway, which shares nothing with the container `server` but its loopback.
+
+    It reads what a stranger sends: so it is closed like the stranger's own container.
+    """
+    own = Limits(memory_mb=conf.gateway_memory_mb, pids=256, output_mb=limits.output_mb)
+    return {
+        "Image": image_id,
+        "User": NOBODY,
+        "Entrypoint": ["python", "-I", "-c", _GATEWAY_PROGRAM],
+        "Env": ["HOME=/tmp"],
+        "Healthcheck": {"Test": ["NONE"]},
+        "HostConfig": {
+            **_strangers(own, [], conf),
+            "NetworkMode": f"container:{server}",
+            "Tmpfs": _tmpfs(conf, "/tmp"),  # noqa: S108
             "Mounts": [_mount(inputs, INPUT, read_only=True), _mount(outputs, OUTPUT)],
         },
     }
@@ -152,9 +200,26 @@ def _second_wall(demanded: Collection[str], limits: Limits, conf: Conf) -> dict[
     }
 
 
-def _environment(step: str, gpus: list[str]) -> list[str]:
-    env = [f"ANOMED_STEP={step}", f"ANOMED_INPUT={INPUT}", f"ANOMED_OUTPUT={OUTPUT}", "HOME=/tmp"]
-    return [*env, *devices.environment(gpus)]
+def _strangers(limits: Limits, gpus: list[str], conf: Conf, *, cdi: bool = False) -> dict[str, Any]:
+    """What every container has that runs a stranger's code or reads what it sends."""
+    return {
+        **_closed(conf),
+        "PidsLimit": limits.pids,
+        "Memory": limits.memory_mb * MEGABYTE,
+        "MemorySwap": limits.memory_mb * MEGABYTE,
+        "NanoCpus": int(limits.cpus * 10**9),
+        "ShmSize": 16 * MEGABYTE,
+        "Init": True,
+        "Ulimits": _ulimits(limits),
+        "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "2"}},
+        "DeviceRequests": devices.requests(gpus, cdi=cdi),
+    }
+
+
+def _tmpfs(conf: Conf, *folders: str) -> dict[str, str]:
+    """Folders that may be written, and are gone with the container."""
+    options = f"rw,noexec,nosuid,nodev,size={conf.tmp_mb}m,nr_inodes=10000,mode=1777"
+    return dict.fromkeys(folders, options)
 
 
 def _ulimits(limits: Limits) -> list[dict[str, Any]]:

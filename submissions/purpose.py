@@ -5,7 +5,7 @@ from typing import Any
 
 from challenges.scenarios.base import Scenario
 from sandbox.models import Run
-from sandbox.purposes import Reader
+from sandbox.purposes import Question, Reader
 from submissions import controls, flow, reading, scoring
 from submissions.models import Control, Step, Twin
 from submissions.steps import scenario_of
@@ -23,6 +23,9 @@ class SubmissionStep:
         step = _step(run)
         scenario = scenario_of(step.submission).slug
         return reading.read, (scenario, step.name, scoring.board_of(step), collected, result)
+
+    def question(self, run: Run) -> Question | None:
+        return None
 
     def judge(self, run: Run, result: Path, read: dict[str, Any]) -> dict[str, Any]:
         return scoring.judge(_step(run), result)
@@ -43,6 +46,9 @@ class BlindControl:
     def reader(self, run: Run, collected: Path, result: Path) -> Reader:
         part, scenario = _part(run)
         return reading.read, (scenario.slug, run.step, controls.board_of(part), collected, result)
+
+    def question(self, run: Run) -> Question | None:
+        return None
 
     def judge(self, run: Run, result: Path, read: dict[str, Any]) -> dict[str, Any]:
         part, _scenario = _part(run)

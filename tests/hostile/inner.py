@@ -50,6 +50,9 @@ class Hostile:
     def reader(self, run: Run, collected: Path, result: Path) -> Any:
         return read, (collected,)
 
+    def question(self, run: Run) -> Any:
+        return None
+
     def judge(self, run: Run, result: Path, read: dict[str, Any]) -> Any:
         return read
 

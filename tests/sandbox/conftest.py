@@ -49,6 +49,9 @@ class Questions:
     def reader(self, run: Run, collected: Path, result: Path) -> Any:
         return read_answer, (str(collected), str(result))
 
+    def question(self, run: Run) -> Any:
+        return None
+
     def judge(self, run: Run, result: Path, read: dict[str, Any]) -> Any:
         return {**read, "canonical": (result / "answer.txt").read_text()}
 

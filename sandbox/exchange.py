@@ -1,0 +1,298 @@
+"""A run of an image that is a web server: a gateway of ours joins its loopback and does all the talking (SANDBOX 4).
+
+The server's container has neither network nor /input nor /output. What the run is to do stands in the gateway's
+/input/plan.json (see `gateway.plan`); when the gateway ends, the exchange is over, and its /output is the run's.
+What the server keeps at /persistent_data before and after is the folder `persistent` of the inputs and `model` of the
+outputs.
+
+While it goes on, the gateway may hand out questions that only another image can answer: a run inside the run.
+"""
+
+import copy
+import queue
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NoReturn
+
+import structlog
+
+from sandbox import chambers, devices, outputs, purposes, walls
+from sandbox.attempt import KEPT_BYTES, Attempt, Counted, in_child, stop
+from sandbox.base_images import base_image
+from sandbox.conf import conf
+from sandbox.contracts import Contract
+from sandbox.engine import Chamber, Ending, Engine, EngineFault
+from sandbox.gateway.main import CALL_FAILED, NEVER_READY, NO_POST, PORT_TAKEN, TIME_OVER
+from sandbox.models import Run
+from sandbox.placement import Place
+from sandbox.purposes import Question
+from sandbox.reasons import Reason, Rejected, gettext_noop
+from sandbox.renewal import Lease
+
+log = structlog.get_logger(__name__)
+
+PROGRAM = Path(__file__).parent / "gateway"
+PERSISTENT = "persistent"  # the folder of the inputs that becomes /persistent_data
+MODEL = "model"  # the folder of the outputs that it becomes
+GRACE_SECONDS = 2  # for the gateway, to say what it saw when the server has ended
+QUESTION, ASKED = "ask ", "ask"  # a line of its standard output; the folder of its /output
+LOOK_SECONDS = 1.0
+SOON_SECONDS = 0.5
+MOST_QUESTIONS = 200
+
+_SENTENCES = {
+    NEVER_READY: gettext_noop("Its server never answered GET / with status 200 and JSON. Read the log."),
+    CALL_FAILED: gettext_noop("A call to its server failed. The log says which, and what it answered."),
+    NO_POST: gettext_noop("Its server did not post what it has to post. The log says what it asked for."),
+    PORT_TAKEN: gettext_noop("Its server listens where the challenge does. It may use port 80 only."),
+}
+_NEVER = datetime.min.replace(tzinfo=UTC)
+
+
+@dataclass
+class Exchange(Attempt):
+    """One try of a run whose image is a web server."""
+
+    _server: str = ""
+    _server_ended: bool = False  # while the gateway was still talking to it
+    _server_ended_at: datetime = _NEVER
+    _gateway: str = ""
+    _much_was_asked: bool = False
+
+    def _adopt(self, engine: Engine) -> None:
+        """Half an exchange is worth nothing: nobody has listened to the rest. All that is left is removed."""
+        chambers.remove_run(engine, str(self.run.pk))
+
+    def _start(self, engine: Engine, lease: Lease, inputs: Path) -> str:
+        """The server and, in its loopback, the gateway: which is what the run waits for."""
+        pool, run = chambers.chambers(), self.run
+        front, back = self._take_chamber(engine), self._take_chamber(engine)
+        gateway_image = base_image(conf().gateway_image)
+        if gateway_image is None:
+            raise EngineFault("no base image is registered in which the gateway could run: manage.py base_image_add")
+        with self.stage("create"):
+            filled = pool.background(self._fill, engine, front, inputs)
+            try:
+                config = walls.server(
+                    image_id=run.image.image_id,
+                    limits=run.wants,
+                    gpus=self._leased,
+                    persistent=back.outputs,
+                    conf=conf(),
+                    cdi=devices.by_cdi(run.host.engine if run.host else {}),
+                )
+                self._server = self._create(engine, back, config, run.image)
+                config = walls.gateway(
+                    image_id=gateway_image.image_id,
+                    server=self._server,
+                    inputs=front.inputs,
+                    outputs=front.outputs,
+                    limits=run.wants,
+                    conf=conf(),
+                )
+                self._gateway = self._create(engine, front, config, gateway_image, "gateway")
+            finally:
+                filled.result()
+        lease.check()
+        with self.stage("start"):
+            lease.watch(self._server, self._gateway)
+            engine.start(self._server)
+            try:
+                engine.start(self._gateway)
+            except EngineFault as fault:
+                if engine.running(self._server):
+                    raise
+                self._reject_ended(engine.ending(self._server), fault)
+        return self._gateway
+
+    def _fill(self, engine: Engine, chamber: Chamber, inputs: Path) -> None:
+        shutil.copytree(PROGRAM, inputs / walls.GATEWAY, ignore=shutil.ignore_patterns("__pycache__"))
+        super()._fill(engine, chamber, inputs)
+
+    def _write_inputs(self, folder: Path) -> None:
+        super()._write_inputs(folder)
+        self._restore(folder)
+
+    def _restore(self, folder: Path) -> None:
+        """Puts back what the server has kept before; it is none of the gateway's."""
+        kept = folder / PERSISTENT
+        if kept.is_dir():
+            assert self._engine is not None
+            self._engine.put_back(self._chambers[1], kept)
+            shutil.rmtree(kept)
+
+    # -- while it goes on
+
+    def _wait(self, place: Place, lease: Lease, container: str, spent: float) -> bool:
+        engine, deadline = place.engine, time.monotonic() + self.run.wants.seconds
+        said: queue.Queue[str | None] = queue.Queue()
+        asked = 0
+        with _beside(engine, lambda: _follow(engine, container, said), lambda: self._watch_server(engine, deadline)):
+            try:
+                while (left := deadline - time.monotonic()) > 0:
+                    try:
+                        line = said.get(timeout=min(left, place.check_seconds, LOOK_SECONDS))
+                    except queue.Empty:
+                        lease.check()
+                        place.check()
+                        continue
+                    if line is None:
+                        return engine.wait(container, left) and self._see_whether_server_ended(engine)
+                    if line == f"{QUESTION}{asked + 1}" and asked < MOST_QUESTIONS:
+                        asked += 1
+                        self._answer(place, lease, asked)
+                return False
+            finally:
+                stop(engine, container)
+                stop(engine, self._server)
+
+    def _see_whether_server_ended(self, engine: Engine) -> bool:
+        """A server that ends in a call has the gateway say that the call failed: both are known, once both are over."""
+        if engine.ending(self._gateway).exit_code:
+            self._server_ended |= engine.wait(self._server, SOON_SECONDS)
+        return True
+
+    def _watch_server(self, engine: Engine, deadline: float) -> None:
+        """A server that has ended answers nobody: then the gateway need not wait for the time to be over."""
+        while (left := deadline - time.monotonic()) > 0:
+            if engine.wait(self._server, left):
+                if engine.running(self._gateway):
+                    self._server_ended = True
+                    if not engine.wait(self._gateway, GRACE_SECONDS):
+                        engine.kill(self._gateway)
+                return
+
+    def _answer(self, place: Place, lease: Lease, number: int) -> None:
+        """Has another image answer what the gateway could not; a question that is no good is refused."""
+        engine, front = place.engine, self._chambers[0]
+        answers = self.scratch / "answers"
+        answer = answers / "answer"
+        answer.mkdir(parents=True)
+        with self.stage("question"):
+            try:
+                self._ask_another(place, lease, number, answer / f"{number}.npz")
+            except Rejected as rejected:
+                log.info("run.question_refused", number=number, reason=str(rejected.reason))
+                (answer / f"{number}.refused").touch()
+            lease.watch(self._server, self._gateway)
+            engine.put(front, answers)
+            shutil.rmtree(answers)
+
+    def _ask_another(self, place: Place, lease: Lease, number: int, answer: Path) -> None:
+        question = purposes.get(self.run.purpose).question(self.run)
+        if question is None:
+            raise Rejected(Reason.OUTPUT_INVALID, gettext_noop("Nobody is there who could answer."))
+        name = f"{number}.npz"
+        folder = self.scratch / "asked" / str(number)
+        folder.mkdir(parents=True)
+        with place.engine.output(self._chambers[0], f"{ASKED}/{name}") as stream:
+            outputs.collect(stream, outputs.Wanted(files=(name,)), folder, **self._bounds)
+        inner = _inside(self.run, question, folder / name)
+        try:
+            inner.execute(place, lease, {})
+            in_child(question.read(inner.scratch / "output", answer))
+            answer.with_suffix(".ready").touch()  # comes after the answer by its name, and so by its arrival
+        finally:  # its chambers may have the holder of our own: they go with those
+            self._chambers += inner._chambers
+            self._much_was_asked = self._much_was_asked or inner._spent
+            chambers.chambers().discard(place.engine, [], inner._containers, spent=False)
+
+    # -- afterwards
+
+    def _write_log(self, engine: Engine, container: str) -> None:
+        """What the server said, then what the gateway saw."""
+        half = conf().log_bytes // 2
+        parts = [self.scratch / name for name in ("server.txt", "gateway.txt")]
+        engine.log(self._server, parts[0], half)
+        engine.log(container, parts[1], half, stdout=False)
+        with (self.scratch / "log.txt").open("wb") as target:
+            for path in parts:
+                target.write(path.read_bytes())
+
+    def _ending(self, engine: Engine, container: str) -> Ending:
+        """How the gateway ended, whose status says how the exchange went; the memory is the server's."""
+        ended, server = engine.ending(container), engine.ending(self._server)
+        self._server_ended_at = server.at
+        if self._server_ended and ended.exit_code and not server.out_of_memory:
+            self._reject_ended(server)
+        return Ending(ended.exit_code, server.out_of_memory, ended.seconds, ended.at)
+
+    def _reject_ended(self, server: Ending, fault: EngineFault | None = None) -> NoReturn:
+        text = gettext_noop("Its server ended with exit status %(code)d before the exchange was over.")
+        raise Rejected(Reason.CRASHED, text % {"code": server.exit_code}) from fault
+
+    def _collect(self, engine: Engine, ending: Ending) -> None:
+        status = ending.exit_code
+        if status == TIME_OVER:
+            self._check(ending, in_time=False)
+        if status in _SENTENCES:
+            raise Rejected(Reason.CRASHED, _SENTENCES[status])
+        if status:
+            raise EngineFault(f"the gateway ended with status {status}")
+        wanted = outputs.Wanted.from_json(self.run.collect)
+        kept = 0
+        if MODEL in wanted.folders:
+            model = self.scratch / "output" / MODEL
+            model.mkdir(mode=0o700)
+            with engine.outputs(self._chambers[1], self._server_ended_at) as stream:
+                pieces = Counted(stream)
+                outputs.collect(pieces, outputs.Everything(), model, **self._bounds)
+            kept = pieces.size
+        folders = tuple(name for name in wanted.folders if name != MODEL)
+        with engine.outputs(self._chambers[0], ending.at) as stream:
+            pieces = Counted(stream)
+            outputs.collect(pieces, replace(wanted, folders=folders), self.scratch / "output", **self._bounds)
+        self._spent = self._much_was_asked or kept + pieces.size > KEPT_BYTES
+
+
+def _inside(run: Run, question: Question, asked: Path) -> Attempt:
+    """A run inside a run: a copy of its row that is never saved, for a step of the image that can answer."""
+    inner = copy.copy(run)
+    inner.image, inner.step, inner.contract = question.image, question.step, question.contract
+    inner.limits, inner.collect = question.limits, question.collect
+    kind = Exchange if question.contract == Contract.WEB else Attempt
+    return kind(inner, question=question, asked=asked)
+
+
+def _follow(engine: Engine, container: str, said: "queue.Queue[str | None]") -> None:
+    """Passes on each line that a container says, and None when it has ended. A cut line is picked up again."""
+    passed = 0
+    while True:
+        try:
+            for number, line in enumerate(engine.lines(container)):
+                if number >= passed:
+                    said.put(line)
+                    passed = number + 1
+            break
+        except EngineFault:
+            if engine.wait(container, LOOK_SECONDS):
+                break
+    said.put(None)
+
+
+@contextmanager
+def _beside(engine: Engine, *jobs: Callable[[], None]) -> Iterator[None]:
+    """Threads that end by themselves when the block does, because it stops what they watch."""
+
+    def quietly(job: Callable[[], None]) -> None:
+        try:
+            job()
+        except EngineFault as fault:  # the run's own thread meets it too
+            log.info("exchange.not_watched", fault=str(fault))
+        finally:
+            engine.hang_up()
+
+    threads = [threading.Thread(target=quietly, args=(job,), daemon=True) for job in jobs]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        for thread in threads:
+            thread.join()

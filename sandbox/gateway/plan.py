@@ -1,0 +1,185 @@
+"""What an exchange consists of: /input/plan.json, written by the platform, read by the gateway.
+
+    {"contract": "web/1",
+     "seconds": 600,                         the whole exchange may take
+     "serve": {ROUTE: {"file": NAME} or {"by": PARAMETER, "files": {VALUE: NAME}}},
+     "record": {ROUTE: {"to": NAME, "limit": BYTES, "parts": [NAME, ...], "required": true}
+                    or {"by": PARAMETER, "limit": BYTES, "to": {VALUE: NAME or null},
+                        "marks": {VALUE: {"truth": NAME, "measure": "labels" or "membership"}}}},
+     "target": {ROUTE: {"file": NAME} or {"answers": NAME, "budget": ROWS, "limit": BYTES, "live": true}},
+     "calls": [{"post": ROUTE, "body": NAME, "save": NAME, "limit": BYTES, "optional": true}, {"get": ROUTE, ...}]}
+
+GET of a served route answers 200 with the file. POST to a recorded one answers 201 with {}, or with a mark; its body is
+kept as /output/NAME (null: it is not kept; "parts": a form's parts, each kept as /output/NAME.PART), once: a second
+post is refused. Target routes are served where ATTACK_TARGET_HOST says: files by GET; "answers" by POST, see `answers`.
+Calls are made of the server in turn and must be answered by 200 (get) or 201 (post); "save" keeps the answer's body.
+NAMEs are those of files in /input and /output. A query parameter BY chooses among VALUEs; another value answers 400.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+CONTRACT = "web/1"
+MEGABYTE = 1 << 20
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_ROUTE = re.compile(r"/[A-Za-z0-9/_.-]{0,199}(\?[A-Za-z0-9_=&.-]{0,200})?")
+
+
+class PlanError(ValueError):
+    """The plan makes no sense; the message says where."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How a post is answered: with how well it agrees with the file `truth`, which the stranger may know anyway."""
+
+    truth: str
+    measure: str
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Files to be fetched; by the value of the query parameter `by`, or the one under "" if there is no choice."""
+
+    files: dict[str, str]
+    by: str = ""
+
+
+@dataclass(frozen=True)
+class Record:
+    """Posts to be taken; `to` says by value of the parameter `by` as what they are kept, None: not at all."""
+
+    to: dict[str, str | None]
+    by: str = ""
+    limit: int = 64 * MEGABYTE
+    parts: tuple[str, ...] = ()
+    required: bool = True
+    marks: dict[str, Mark] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A table of answers to `budget` rows in all; `live`: rows that are not in it may be asked elsewhere."""
+
+    file: str
+    budget: int
+    limit: int = 64 * MEGABYTE
+    live: bool = False
+
+
+@dataclass(frozen=True)
+class Call:
+    """A request to the stranger's server."""
+
+    method: str
+    route: str
+    body: str = ""
+    save: str = ""
+    limit: int = MEGABYTE
+    optional: bool = False
+
+    @property
+    def expected(self) -> int:
+        """The status that says that all is well."""
+        return 201 if self.method == "POST" else 200
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All of an exchange."""
+
+    seconds: float
+    serve: dict[str, Serve]
+    record: dict[str, Record]
+    target: dict[str, Serve | Answers]
+    calls: tuple[Call, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> Plan:
+        """Raises PlanError."""
+        try:
+            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise PlanError(f"{path.name}: {error}") from error
+
+    @classmethod
+    def from_json(cls, data: Any) -> Plan:
+        """Raises PlanError with what is wrong."""
+        try:
+            if data["contract"] != CONTRACT:
+                raise PlanError(f"The contract is not {CONTRACT}.")
+            _only(data, "contract", "seconds", "serve", "record", "target", "calls")
+            return cls(
+                seconds=float(data["seconds"]),
+                serve={_route(route): _serve(item) for route, item in data.get("serve", {}).items()},
+                record={_route(route): _record(item) for route, item in data.get("record", {}).items()},
+                target={_route(route): _target(item) for route, item in data.get("target", {}).items()},
+                calls=tuple(_call(item) for item in data["calls"]),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise PlanError(f"The plan is incomplete: {error!r}") from error
+
+
+def _serve(item: Any) -> Serve:
+    if "by" in item:
+        _only(item, "by", "files")
+        return Serve({str(value): _name(name) for value, name in item["files"].items()}, by=str(item["by"]))
+    _only(item, "file")
+    return Serve({"": _name(item["file"])})
+
+
+def _record(item: Any) -> Record:
+    _only(item, "by", "to", "limit", "parts", "required", "marks")
+    to = item["to"] if "by" in item else {"": item["to"]}
+    marks = {value: Mark(_name(mark["truth"]), str(mark["measure"])) for value, mark in item.get("marks", {}).items()}
+    return Record(
+        to={value: None if name is None else _name(name) for value, name in to.items()},
+        by=str(item.get("by", "")),
+        limit=int(item.get("limit", Record.limit)),
+        parts=tuple(_name(part) for part in item.get("parts", ())),
+        required=bool(item.get("required", True)),
+        marks=marks,
+    )
+
+
+def _target(item: Any) -> Serve | Answers:
+    if "answers" not in item:
+        return _serve(item)
+    _only(item, "answers", "budget", "limit", "live")
+    limit = int(item.get("limit", Answers.limit))
+    return Answers(_name(item["answers"]), int(item["budget"]), limit, bool(item.get("live", False)))
+
+
+def _call(item: Any) -> Call:
+    _only(item, "post", "get", "body", "save", "limit", "optional")
+    method = "POST" if "post" in item else "GET"
+    return Call(
+        method,
+        _route(item[method.lower()]),
+        body=_name(item["body"]) if "body" in item else "",
+        save=_name(item["save"]) if "save" in item else "",
+        limit=int(item.get("limit", Call.limit)),
+        optional=bool(item.get("optional", False)),
+    )
+
+
+def _name(name: Any) -> str:
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise PlanError(f"{name!r} is no name of a file.")
+    return name
+
+
+def _route(route: Any) -> str:
+    if not isinstance(route, str) or not _ROUTE.fullmatch(route):
+        raise PlanError(f"{route!r} is no route.")
+    return route
+
+
+def _only(item: Any, *known: str) -> None:
+    if unknown := set(item) - set(known):
+        raise PlanError(f"There is no {', '.join(sorted(unknown))} in a plan.")
