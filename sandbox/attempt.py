@@ -77,7 +77,7 @@ class Attempt:
     @property
     def scratch(self) -> Path:
         """Where it works."""
-        return self.asked.parent if self.question else self.run.scratch
+        return self.asked.with_suffix("") if self.question else self.run.scratch
 
     def drive(self, end: End) -> None:
         """From the inputs to the verdict. Raises Superseded, EngineFault, or whatever a purpose of ours raises."""

@@ -2,8 +2,7 @@
 
 The server's container has neither network nor /input nor /output. What the run is to do stands in the gateway's
 /input/plan.json (see `gateway.plan`); when the gateway ends, the exchange is over, and its /output is the run's.
-What the server keeps at /persistent_data before and after is the folder `persistent` of the inputs and `model` of the
-outputs.
+What the server keeps at /persistent_data is the folder `model` of the inputs, before, and of the outputs, after.
 
 While it goes on, the gateway may hand out questions that only another image can answer: a run inside the run.
 """
@@ -38,8 +37,7 @@ from sandbox.renewal import Lease
 log = structlog.get_logger(__name__)
 
 PROGRAM = Path(__file__).parent / "gateway"
-PERSISTENT = "persistent"  # the folder of the inputs that becomes /persistent_data
-MODEL = "model"  # the folder of the outputs that it becomes
+MODEL = "model"
 GRACE_SECONDS = 2  # for the gateway, to say what it saw when the server has ended
 QUESTION, ASKED = "ask ", "ask"  # a line of its standard output; the folder of its /output
 LOOK_SECONDS = 1.0
@@ -121,7 +119,7 @@ class Exchange(Attempt):
 
     def _restore(self, folder: Path) -> None:
         """Puts back what the server has kept before; it is none of the gateway's."""
-        kept = folder / PERSISTENT
+        kept = folder / MODEL
         if kept.is_dir():
             assert self._engine is not None
             self._engine.put_back(self._chambers[1], kept)
@@ -178,7 +176,7 @@ class Exchange(Attempt):
             try:
                 self._ask_another(place, lease, number, answer / f"{number}.npz")
             except Rejected as rejected:
-                log.info("run.question_refused", number=number, reason=str(rejected.reason))
+                log.info("run.question_refused", number=number, reason=str(rejected.reason), detail=rejected.detail)
                 (answer / f"{number}.refused").touch()
             lease.watch(self._server, self._gateway)
             engine.put(front, answers)

@@ -46,18 +46,18 @@ class Caller:
         self._report, self._deadline = report, deadline
         self._fitting = False  # perhaps: a proxy gave up waiting for it
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self, route: str) -> None:
         """A welcome page is no answer: nginx has one of its own. Raises NeverReady."""
         last = Answer(0, b"")
         until = min(self._deadline, time.monotonic() + START_SECONDS)
         while time.monotonic() < until:
-            last = self._ask("GET", "/", None, MAX_READY, until)
+            last = self._ask("GET", route, None, MAX_READY, until)
             if last.status == 200 and _is_json(last.body):
-                self._report.saw("GET /", 200)
+                self._report.saw(f"GET {route}", 200)
                 return
             time.sleep(READY_SECONDS)
-        self._report.saw("GET /", last.status)
-        raise NeverReady("It never answered GET / with status 200 and JSON.")
+        self._report.saw(f"GET {route}", last.status)
+        raise NeverReady(f"It never answered GET {route} with status 200 and JSON.")
 
     def call(self, call: Call) -> None:
         """Raises CallFailed, unless the call is optional."""
@@ -73,7 +73,9 @@ class Caller:
         if answer.status == call.expected:
             self._fitting = False
             if call.save:
-                (self._outputs / call.save).write_bytes(answer.body)
+                target = self._outputs / call.save
+                target.parent.mkdir(exist_ok=True)
+                target.write_bytes(answer.body)
         elif not call.optional:
             raise CallFailed(f"{request} was answered by {answer.status or answer.body.decode('ascii', 'replace')}.")
 

@@ -43,7 +43,7 @@ def main() -> NoReturn:
         _leave(report, given.output, PORT_TAKEN, "Somebody else listens on the gateway's ports.")
     caller = Caller(given.server, given.input, given.output, report, deadline)
     try:
-        caller.wait_until_ready()
+        caller.wait_until_ready(plan.ready)
         for call in plan.calls:
             caller.call(call)
     except CallFailed as failed:

@@ -2,10 +2,11 @@
 
     {"contract": "web/1",
      "seconds": 600,                         the whole exchange may take
+     "ready": "/",                           GET of it answers 200 with JSON once the server is there
      "serve": {ROUTE: {"file": NAME} or {"by": PARAMETER, "files": {VALUE: NAME}}},
      "record": {ROUTE: {"to": NAME, "limit": BYTES, "parts": [NAME, ...], "required": true}
                     or {"by": PARAMETER, "limit": BYTES, "to": {VALUE: NAME or null},
-                        "marks": {VALUE: {"truth": NAME, "measure": "labels" or "membership"}}}},
+                        "mark": {VALUE: {"truth": NAME, "measure": "labels" or "membership"}}}},
      "target": {ROUTE: {"file": NAME} or {"answers": NAME, "budget": ROWS, "limit": BYTES, "live": true}},
      "calls": [{"post": ROUTE, "body": NAME, "save": NAME, "limit": BYTES, "optional": true}, {"get": ROUTE, ...}]}
 
@@ -13,7 +14,8 @@ GET of a served route answers 200 with the file. POST to a recorded one answers 
 kept as /output/NAME (null: it is not kept; "parts": a form's parts, each kept as /output/NAME.PART), once: a second
 post is refused. Target routes are served where ATTACK_TARGET_HOST says: files by GET; "answers" by POST, see `answers`.
 Calls are made of the server in turn and must be answered by 200 (get) or 201 (post); "save" keeps the answer's body.
-NAMEs are those of files in /input and /output. A query parameter BY chooses among VALUEs; another value answers 400.
+NAMEs are those of files in /input and /output, perhaps in one folder. A query parameter BY chooses among VALUEs;
+another value answers 400.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from typing import Any
 
 CONTRACT = "web/1"
 MEGABYTE = 1 << 20
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_NAME = re.compile(r"([a-z]{1,20}/)?[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ROUTE = re.compile(r"/[A-Za-z0-9/_.-]{0,199}(\?[A-Za-z0-9_=&.-]{0,200})?")
 
 
@@ -36,7 +38,7 @@ class PlanError(ValueError):
 
 @dataclass(frozen=True)
 class Mark:
-    """How a post is answered: with how well it agrees with the file `truth`, which the stranger may know anyway."""
+    """How a post is answered: by how well it agrees with `y` of the file `truth`, which is no secret of this run."""
 
     truth: str
     measure: str
@@ -59,7 +61,7 @@ class Record:
     limit: int = 64 * MEGABYTE
     parts: tuple[str, ...] = ()
     required: bool = True
-    marks: dict[str, Mark] = field(default_factory=dict)
+    mark: dict[str, Mark] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class Plan:
     """All of an exchange."""
 
     seconds: float
+    ready: str
     serve: dict[str, Serve]
     record: dict[str, Record]
     target: dict[str, Serve | Answers]
@@ -113,9 +116,10 @@ class Plan:
         try:
             if data["contract"] != CONTRACT:
                 raise PlanError(f"The contract is not {CONTRACT}.")
-            _only(data, "contract", "seconds", "serve", "record", "target", "calls")
+            _only(data, "contract", "seconds", "ready", "serve", "record", "target", "calls")
             return cls(
                 seconds=float(data["seconds"]),
+                ready=_route(data.get("ready", "/")),
                 serve={_route(route): _serve(item) for route, item in data.get("serve", {}).items()},
                 record={_route(route): _record(item) for route, item in data.get("record", {}).items()},
                 target={_route(route): _target(item) for route, item in data.get("target", {}).items()},
@@ -134,16 +138,16 @@ def _serve(item: Any) -> Serve:
 
 
 def _record(item: Any) -> Record:
-    _only(item, "by", "to", "limit", "parts", "required", "marks")
+    _only(item, "by", "to", "limit", "parts", "required", "mark")
     to = item["to"] if "by" in item else {"": item["to"]}
-    marks = {value: Mark(_name(mark["truth"]), str(mark["measure"])) for value, mark in item.get("marks", {}).items()}
+    marks = {value: Mark(_name(mark["truth"]), str(mark["measure"])) for value, mark in item.get("mark", {}).items()}
     return Record(
         to={value: None if name is None else _name(name) for value, name in to.items()},
         by=str(item.get("by", "")),
         limit=int(item.get("limit", Record.limit)),
         parts=tuple(_name(part) for part in item.get("parts", ())),
         required=bool(item.get("required", True)),
-        marks=marks,
+        mark=marks,
     )
 
 

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 
-from .answers import Refused, Target
+from .answers import OWN_BYTES, Refused, Target
 from .bodies import Array, BadBody, arrays, parts
 from .plan import Answers, Mark, Plan, Record, Serve
 from .report import Report
@@ -59,14 +59,16 @@ class Desk:
         files = parts(body, content_type) if item.parts else {"": body}
         if missing := [part for part in item.parts if part not in files]:
             raise BadBody(f"The form has no part {missing[0]}.")
-        answer = self._mark(item.marks[value], body, item.limit) if value in item.marks else {}
+        answer = self._mark(item.mark[value], body, item.limit) if value in item.mark else {}
         if name is not None:
             with self._lock:
                 if name in self._posted:
                     raise Refused(403, "This was posted before, and only the first counts.")
                 self._posted.add(name)
             for part in item.parts or ("",):
-                (self.outputs / (f"{name}.{part}" if part else name)).write_bytes(files[part])
+                target = self.outputs / (f"{name}.{part}" if part else name)
+                target.parent.mkdir(exist_ok=True)
+                target.write_bytes(files[part])
         return answer
 
     def answer(self, route: str, body: bytes) -> bytes:
@@ -79,7 +81,7 @@ class Desk:
             self.report.live += live
 
     def _mark(self, mark: Mark, body: bytes, limit: int) -> dict[str, float]:
-        truth = arrays((self.inputs / mark.truth).read_bytes(), limit)["truth"]
+        truth = arrays((self.inputs / mark.truth).read_bytes(), OWN_BYTES)["y"]
         said = arrays(body, limit).get("prediction")
         if said is None or said.shape != truth.shape:
             raise BadBody(f"It must hold an array prediction of {len(truth)} values.")

@@ -108,7 +108,7 @@ def evaluate():
     log = fitted.log_path.read_text()
     assert "serving as 65534" in log
     assert "GET /data/training -> 200" in log
-    files = {"queries.npz": pack(X=ROWS), "persistent/model.bin": b"patients"}
+    files = {"queries.npz": pack(X=ROWS), "model/model.bin": b"patients"}
     predicted = play(image, PREDICT, files, collect=["exchange.json", "prediction"])
     assert predicted.state == Run.State.SUCCEEDED, predicted.detail
     assert np.load(predicted.result_folder / "prediction")["prediction"].tolist() == [0, 1]
@@ -132,7 +132,7 @@ def evaluate():
 
 def test_live_questions(play, exchanges, make_image, tmp_path):
     """Rows that no table holds are asked of the defense's own image, one container for each question."""
-    answering = make_image("cat /input/rows.json > /output/said.json")
+    answering = make_image("/bin/busybox cat /input/rows.json > /output/said.json")
     exchanges.answerer = Question(
         image=answering,
         step="predict",
