@@ -7,6 +7,7 @@ but no values.
 from __future__ import annotations
 
 import math
+import struct
 import tokenize
 import zipfile
 import zlib
@@ -28,7 +29,7 @@ LABEL_BYTES: Final = 8 * MAXIMUM_NAME_LENGTH
 _HEADER_BYTES: Final = 16 << 10
 _ENCRYPTED: Final = 0x1
 _BROKEN: Final = (
-    *(zipfile.BadZipFile, zlib.error, EOFError, OSError),  # a damaged archive
+    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError),  # a damaged archive
     *(NotImplementedError, RuntimeError),  # one that needs a later version, or a password
     *(
         ValueError,

@@ -1,74 +1,36 @@
 """Model membership played by published AnoMed images: the same results as by the contract of files."""
 
+import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
-from numpy.typing import NDArray
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.metrics import balanced_accuracy_score
 
 from challenges import tables
 from challenges.scenarios import registry, web
-from challenges.scenarios.base import Board, Images
-from tests.challenges.web_images import Gateway, Route, packed, unpacked
+from challenges.scenarios.base import Board, OutputProblem
+from challenges.scenarios.web_answers import read_asked
+from challenges.schema import Column, Schema
+from tests.challenges.web_images import (
+    Gateway,
+    answers_by_age,
+    exchanged,
+    packed,
+    released,
+    unpacked,
+)
 
 MakeBoard = Callable[..., Board]
 SCENARIO = registry.get("model-membership")
 WEB = SCENARIO.images("web/1")
-Floats = NDArray[np.float64]
-
-
-class Anonymizer:
-    """A small model: the share of each class among the nearest by age, or its commonest class."""
-
-    def __init__(self, *, labels: bool) -> None:
-        self.labels = labels
-
-    def fit(self, gateway: Gateway, _body: bytes) -> bytes:
-        held = unpacked(gateway.get("/data/anonymizer/training"))
-        (gateway.outputs / "model").mkdir()
-        np.savez(gateway.outputs / "model" / "nearest.npz", age=held["X"][:, 0], y=held["y"])
-        return b""
-
-    def predict(self, gateway: Gateway, body: bytes) -> bytes:
-        with np.load(gateway.inputs / "persistent" / "nearest.npz") as model:
-            shares = answers_by_age(unpacked(body)["X"][:, 0], model["age"], model["y"])
-        return packed(prediction=shares.argmax(axis=1)) if self.labels else packed(prediction=shares)
-
-    @property
-    def routes(self) -> dict[str, Route]:
-        return {"/fit": self.fit, "/predict": self.predict}
-
-
-def answers_by_age(asked: Floats, age: Floats, y: NDArray[Any]) -> Floats:
-    """[rows, classes]: of the people within three years of age, the share in each class; class by number."""
-    near = np.abs(asked[:, None] - age[None, :]) <= 3
-    shares = np.stack([near @ (y == number) + 0.1 for number in range(int(y.max()) + 1)], axis=1)
-    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
-
-
-def exchanged(images: Images, step: str, board: Board, folder: Path, routes: dict[str, Route]) -> dict[str, Any]:
-    """One step of a web image; its result is in folder/result."""
-    (folder / "in").mkdir(parents=True)
-    (folder / "out").mkdir()
-    images.write_inputs(step, board, folder / "in")
-    Gateway(folder / "in", folder / "out").run(routes)
-    return images.read_outputs(step, board, folder / "out", folder / "result")
-
-
-def released(board: Board, folder: Path, *, labels: bool = False) -> Board:
-    """The board with the release of the small anonymizer."""
-    image = Anonymizer(labels=labels)
-    facts = exchanged(WEB, "fit", board, folder / "fit", image.routes)
-    assert facts["files"] == 1
-    fitted = replace(board, previous=folder / "fit" / "result")
-    facts = exchanged(WEB, "predict", fitted, folder / "predict", image.routes)
-    assert facts["rows"] == len(board.deal.queries)
-    return replace(board, release=folder / "predict" / "result")
 
 
 def infer(gateway: Gateway, _body: bytes) -> bytes:
@@ -161,3 +123,155 @@ def test_a_game_says_who_can_play_it() -> None:
     assert SCENARIO.images("anomed/1") is SCENARIO
     with pytest.raises(LookupError, match=r"web/1.*synthetic-membership"):
         registry.get("synthetic-membership").images("web/1")
+
+
+# What is served -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["diabetes", "days"])
+def test_arrays_hold_the_table_in_the_order_of_the_file_contract(
+    make_board: MakeBoard, tmp_path: Path, target: str
+) -> None:
+    board = make_board(target)
+    for folder in ("web", "file"):
+        (tmp_path / folder).mkdir()
+    WEB.write_inputs("fit", board, tmp_path / "web")
+    SCENARIO.write_inputs("fit", board, tmp_path / "file")
+    train = pd.read_parquet(tmp_path / "file" / "train.parquet")
+    held = unpacked((tmp_path / "web" / "training.npz").read_bytes())
+
+    assert held["X"].dtype == np.float64
+    features = board.game.schema.features
+    assert [column.name for column in features] == ["age", "sex", "glucose", "visits", "smoking"]
+    for number, column in enumerate(features):
+        values = train[column.name]
+        if column.type == "category":
+            values = values.map({name: place for place, name in enumerate(column.categories)})
+        np.testing.assert_array_equal(held["X"][:, number], values.astype(float))
+    if target == "days":
+        np.testing.assert_array_equal(held["y"], train["days"])
+    else:
+        assert held["y"].dtype == np.int64
+        np.testing.assert_array_equal(held["y"], train["diabetes"] == "yes")
+
+    # Tuning data are some of its own, their targets stay with the platform.
+    tuning = unpacked((tmp_path / "web" / "tuning.npz").read_bytes())
+    np.testing.assert_array_equal(tuning["X"], held["X"][:1000])
+    assert tuning["y"].dtype == np.float64
+    assert tuning["y"].shape == (0,)
+    truth = unpacked((tmp_path / "web" / "tuning_truth.npz").read_bytes())
+    np.testing.assert_array_equal(truth["truth"], held["y"][:1000])
+
+
+def test_an_attack_is_told_the_known_records_and_no_truth_about_others(make_board: MakeBoard, tmp_path: Path) -> None:
+    board = released(make_board(), tmp_path / "release")
+    (tmp_path / "in").mkdir()
+    WEB.write_inputs("attack", board, tmp_path / "in")
+    gateway = Gateway(tmp_path / "in", tmp_path)
+    deal, schema = board.deal, board.game.schema
+    rows = tables.read_arrow(board.table)
+    x = web.inputs(rows, schema)
+
+    def known(member: bool) -> set[bytes]:
+        return {row.tobytes() for row in x[deal.revealed[deal.revealed_member == member]]}
+
+    members = unpacked(gateway.get("/data/deanonymizer/members"))
+    others = unpacked(gateway.get("/data/deanonymizer/non-members"))
+    assert {row.tobytes() for row in members["X"]} == known(True)
+    assert {row.tobytes() for row in others["X"]} == known(False)
+    tuning = unpacked(gateway.get("/data/attack-success-evaluation", "tuning"))
+    truth = unpacked((tmp_path / "in" / "tuning_truth.npz").read_bytes())["truth"]
+    assert truth.dtype == np.bool_
+    assert {row.tobytes() for row in tuning["X"][truth]} == known(True)
+
+    candidates = unpacked(gateway.get("/data/attack-success-evaluation", "validation"))
+    assert set(candidates) == {"X", "y"}
+    assert {row.tobytes() for row in candidates["X"]} == {row.tobytes() for row in x[deal.scored]}
+    assert "/data/anonymizer/training" not in gateway.plan["serve"]
+    assert set(gateway.plan["target"]) == {"/predict"}
+
+
+def test_the_table_of_answers_says_what_the_release_says(make_board: MakeBoard, tmp_path: Path) -> None:
+    board = released(make_board("stage"), tmp_path / "release")
+    (tmp_path / "in").mkdir()
+    WEB.write_inputs("attack", board, tmp_path / "in")
+    held = unpacked((tmp_path / "in" / "answers.npz").read_bytes())
+    deal = board.deal
+    positions = np.sort(np.concatenate([deal.scored, deal.aux, deal.revealed]))
+    assert board.release is not None
+    answers = np.load(board.release / "answers.npy")[np.searchsorted(deal.queries, positions)]
+    np.testing.assert_array_equal(held["probabilities"], answers)
+    np.testing.assert_array_equal(held["prediction"], answers.argmax(axis=1))
+    assert not set(positions) & set(deal.test), "nobody may learn the answers about the test part"
+
+
+def test_the_budget_is_the_organisers(make_board: MakeBoard, tmp_path: Path) -> None:
+    board = released(make_board(), tmp_path / "release")
+    for number, options in enumerate(({}, {"query_budget": 250})):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        WEB.write_inputs("attack", replace(board, game=replace(board.game, options=options)), folder)
+        plan = json.loads((folder / "plan.json").read_text())
+        assert plan["target"]["/predict"]["budget"] == options.get("query_budget", 100_000)
+    SCENARIO.check_options({"query_budget": 0})
+    with pytest.raises(ValueError, match="query_budget"):
+        SCENARIO.check_options({"query_budget": -1})
+
+
+def test_large_tables_are_asked_about_in_small_parts() -> None:
+    assert web.parts(4518, 26) == [slice(0, 3780), slice(3780, 4518)]
+    assert web.parts(5000, 2) == [slice(0, 5000)]
+    for rows, columns in ((1, 1), (12_345, 7), (20_000, 500), (3, 200_000)):
+        parts = web.parts(rows, columns)
+        assert [row for part in parts for row in range(part.start, part.stop)] == list(range(rows))
+        assert all((part.stop - part.start) * columns * 8 <= 800_000 or part.stop - part.start == 1 for part in parts)
+
+
+@given(st.lists(st.sampled_from(["a", "b,c", "ü", None]), min_size=1), st.data())
+def test_every_table_is_encoded_and_decoded_again(labels: list[str | None], data: st.DataObject) -> None:
+    floats = st.one_of(st.none(), st.decimals(-5, 5, places=2).map(float))
+    numbers = data.draw(st.lists(floats, min_size=len(labels), max_size=len(labels)))
+    schema = Schema(
+        (
+            Column("name", "category", categories=("a", "b,c", "ü"), missing=True),
+            Column("number", "number", minimum=-5, maximum=5, decimals=2, missing=True),
+            Column("whole", "integer", minimum=-5, maximum=5, missing=True),
+            Column("y", "category", role="target", categories=("no", "yes")),
+        ),
+        "y",
+    )
+    whole = [None if number is None else round(number) for number in numbers]
+    table = pa.table(
+        {
+            "name": pa.array(labels, type=pa.string()),
+            "number": pa.array(numbers, type=pa.float64()),
+            "whole": pa.array(whole, type=pa.int64()),
+        }
+    )
+    x = web.inputs(table, schema)
+    assert x.shape == (len(labels), 3)
+    assert not np.signbit(x[x == 0]).any()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "asked"
+        path.write_bytes(packed(X=x.astype(np.float32)))
+        again = read_asked(path, schema)
+    assert again.column("name").to_pylist() == labels
+    assert again.column("number").to_pylist() == numbers
+    assert again.column("whole").to_pylist() == whole
+
+
+def test_a_fit_that_keeps_nothing_is_told(make_board: MakeBoard, tmp_path: Path) -> None:
+    (tmp_path / "out" / "model").mkdir(parents=True)
+    (tmp_path / "out" / "exchange.json").write_text("{}")
+    with pytest.raises(OutputProblem, match="/persistent_data is empty"):
+        WEB.read_outputs("fit", make_board(), tmp_path / "out", tmp_path / "result")
+
+
+def test_white_box_games_give_a_file_attack_what_fit_kept(make_board: MakeBoard, tmp_path: Path) -> None:
+    board = released(make_board(white_box=True), tmp_path / "release")
+    (tmp_path / "in").mkdir()
+    SCENARIO.write_inputs("attack", board, tmp_path / "in")
+    assert (tmp_path / "in" / "model" / "nearest.npz").is_file()
+    (tmp_path / "web").mkdir()
+    WEB.write_inputs("attack", board, tmp_path / "web")
+    assert not (tmp_path / "web" / "model").exists(), "by the web contract nothing serves them"

@@ -5,12 +5,17 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from challenges.scenarios import registry
+from challenges.scenarios.base import Board, Images
+
+Floats = NDArray[np.float64]
 Arrays = dict[str, NDArray[Any]]
 # What an image does at a call: it gets what it may call in turn, and its body; and returns its answer's body.
 Route = Callable[["Gateway", bytes], bytes]
@@ -83,3 +88,53 @@ class Gateway:
         path.parent.mkdir(parents=True, exist_ok=True)
         assert not path.exists()
         path.write_bytes(body)
+
+
+class Anonymizer:
+    """A small model: the share of each class among the nearest by age, or its commonest class."""
+
+    def __init__(self, *, labels: bool) -> None:
+        self.labels = labels
+
+    def fit(self, gateway: Gateway, _body: bytes) -> bytes:
+        held = unpacked(gateway.get("/data/anonymizer/training"))
+        (gateway.outputs / "model").mkdir()
+        np.savez(gateway.outputs / "model" / "nearest.npz", age=held["X"][:, 0], y=held["y"])
+        return b""
+
+    def predict(self, gateway: Gateway, body: bytes) -> bytes:
+        with np.load(gateway.inputs / "persistent" / "nearest.npz") as model:
+            shares = answers_by_age(unpacked(body)["X"][:, 0], model["age"], model["y"])
+        return packed(prediction=shares.argmax(axis=1)) if self.labels else packed(prediction=shares)
+
+    @property
+    def routes(self) -> dict[str, Route]:
+        return {"/fit": self.fit, "/predict": self.predict}
+
+
+def answers_by_age(asked: Floats, age: Floats, y: NDArray[Any]) -> Floats:
+    """[rows, classes]: of the people within three years of age, the share in each class; class by number."""
+    near = np.abs(asked[:, None] - age[None, :]) <= 3
+    shares = np.stack([near @ (y == number) + 0.1 for number in range(int(y.max()) + 1)], axis=1)
+    return np.asarray(shares / shares.sum(axis=1, keepdims=True))
+
+
+def exchanged(images: Images, step: str, board: Board, folder: Path, routes: dict[str, Route]) -> dict[str, Any]:
+    """One step of a web image; its result is in folder/result."""
+    (folder / "in").mkdir(parents=True)
+    (folder / "out").mkdir()
+    images.write_inputs(step, board, folder / "in")
+    Gateway(folder / "in", folder / "out").run(routes)
+    return images.read_outputs(step, board, folder / "out", folder / "result")
+
+
+def released(board: Board, folder: Path, *, labels: bool = False) -> Board:
+    """The board with the release of the small anonymizer."""
+    images = registry.get("model-membership").images("web/1")
+    image = Anonymizer(labels=labels)
+    facts = exchanged(images, "fit", board, folder / "fit", image.routes)
+    assert facts["files"] == 1
+    fitted = replace(board, previous=folder / "fit" / "result")
+    facts = exchanged(images, "predict", fitted, folder / "predict", image.routes)
+    assert facts["rows"] == len(board.deal.queries)
+    return replace(board, release=folder / "predict" / "result")
