@@ -30,7 +30,7 @@ from sandbox.engine import Chamber, Ending, Engine, EngineFault
 from sandbox.gateway.main import CALL_FAILED, NEVER_READY, NO_POST, PORT_TAKEN, TIME_OVER
 from sandbox.models import Run
 from sandbox.placement import Place
-from sandbox.purposes import Question
+from sandbox.purposes import Known, Question
 from sandbox.reasons import Reason, Rejected, gettext_noop
 from sandbox.renewal import Lease
 
@@ -191,11 +191,17 @@ class Exchange(Attempt):
         folder.mkdir(parents=True)
         with place.engine.output(self._chambers[0], f"{ASKED}/{name}") as stream:
             outputs.collect(stream, outputs.Wanted(files=(name,)), folder, **self._bounds)
-        inner = _inside(self.run, question, folder / name)
+        if isinstance(question, Known):
+            in_child(question.answer(folder / name, answer))
+        else:
+            self._ask_image(place, lease, question, folder / name, answer)
+        answer.with_suffix(".ready").touch()  # comes after the answer by its name, and so by its arrival
+
+    def _ask_image(self, place: Place, lease: Lease, question: Question, asked: Path, answer: Path) -> None:
+        inner = _inside(self.run, question, asked)
         try:
             inner.execute(place, lease, {})
-            in_child(question.read(inner.scratch / "output", answer))
-            answer.with_suffix(".ready").touch()  # comes after the answer by its name, and so by its arrival
+            in_child(question.read(asked, inner.scratch / "output", answer))
         finally:  # its chambers may have the holder of our own: they go with those
             self._chambers += inner._chambers
             self._much_was_asked = self._much_was_asked or inner._spent

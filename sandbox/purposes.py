@@ -16,7 +16,8 @@ class Question:
 
     Both callables return a module-level function and its picklable arguments, to be called in an isolated child, which
     may raise `Rejected`: the question is refused then. `write` gets the hostile file that was asked and the empty
-    folder that becomes the step's inputs; `read` gets the step's hostile outputs and the file to write the answer to.
+    folder that becomes the step's inputs; `read` gets the hostile file, the step's hostile outputs and the file to
+    write the answer to.
     """
 
     image: Image
@@ -25,7 +26,14 @@ class Question:
     limits: dict[str, Any]
     collect: dict[str, list[str]]
     write: Callable[[Path, Path], Reader]
-    read: Callable[[Path, Path], Reader]
+    read: Callable[[Path, Path, Path], Reader]
+
+
+@dataclass(frozen=True)
+class Known:
+    """An answer that needs no container: `answer` gets the hostile file that was asked and the file to write to."""
+
+    answer: Callable[[Path, Path], Reader]
 
 
 class Purpose(Protocol):
@@ -43,7 +51,7 @@ class Purpose(Protocol):
         None: there is nothing to read.
         """
 
-    def question(self, run: Run) -> Question | None:
+    def question(self, run: Run) -> Question | Known | None:
         """How questions of a web server's run are answered; None: they are refused."""
 
     def judge(self, run: Run, result: Path, read: dict[str, Any]) -> Any:

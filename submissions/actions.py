@@ -14,7 +14,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from challenges.models import Challenge
-from submissions import flow, oversight, pairing, quotas, standings, uploads
+from submissions import contracts, flow, oversight, pairing, quotas, standings, uploads
 from submissions.models import Duel, Membership, Submission, Team, Upload
 from submissions.states import OVER, READY, State
 
@@ -65,11 +65,13 @@ def enter(
     role: str = Submission.Role.ENTRY,
     declared_epsilon: float | None = None,
     declared_delta: float | None = None,
+    contract: str = "",
 ) -> Submission:
     """Opens an entry, whose image of `size` bytes is then uploaded to `submission.upload`.
 
     Anchors and baselines (`role`) are entered by an organiser and belong to no team. A defense may declare that it is
-    (epsilon, delta)-differentially private; readers are told that nobody verified it.
+    (epsilon, delta)-differentially private; readers are told that nobody verified it. Without a `contract` the image's
+    label says which one it keeps to.
     """
     challenge = flow.lock(challenge)  # two browsers cannot both take the last place of a quota
     if challenge.current_phase is None:
@@ -83,11 +85,14 @@ def enter(
         raise Refused(refusal)
     _check_size(size)
     _check_guarantee(kind, declared_epsilon, declared_delta)
+    if contract and (refusal := contracts.refusal(challenge, contract)):
+        raise Refused(refusal)
     submission = Submission.objects.create(
         challenge=challenge,
         team=team,
         kind=kind,
         role=role,
+        contract=contract,
         name=_clean_name(name) or _clean_name(_stem(file_name)) or _("unnamed"),
         note=note,
         declared_epsilon=declared_epsilon,

@@ -16,7 +16,7 @@ from challenges.models import Challenge, Phase
 from sandbox import actions as sandbox
 from sandbox.models import Image, Run
 from sandbox.reasons import Reason
-from submissions import controls, oversight, pairing, scoring, standings, steps
+from submissions import contracts, controls, oversight, pairing, scoring, standings, steps
 from submissions.models import Duel, Release, Standing, Step, Submission
 from submissions.states import READY, State
 
@@ -45,9 +45,15 @@ def uploaded(submission: Submission) -> None:
 
 
 def image_accepted(submission: Submission, image: Image) -> None:
-    """The image is sound: rehearse on the public sample."""
+    """The image is sound: rehearse on the public sample, if it can play at all."""
     submission.image = image
-    submission.save(update_fields=["image"])
+    submission.contract = submission.contract or contracts.of_image(image)
+    if refusal := contracts.refusal(submission.challenge, submission.contract):
+        submission.contract = ""
+        submission.save(update_fields=["image", "contract"])
+        fail(submission, Reason.IMAGE_INVALID, detail=refusal)
+        return
+    submission.save(update_fields=["image", "contract"])
     submission.move_to(State.REHEARSING)
     steps.queue_rehearsal(submission, steps.names(submission)[0])
     log(submission).info("image_accepted", image=image.image_id)

@@ -5,6 +5,7 @@ from typing import Any
 from django import forms
 from django.utils.translation import gettext_lazy as _
 
+from sandbox.contracts import Contract
 from submissions.models import Submission
 
 
@@ -51,6 +52,12 @@ class SubmitForm(forms.Form):
         help_text=_("For your team and the organisers: what is new in this version?"),
     )
 
+    contract = forms.ChoiceField(
+        label=_("How does the image talk?"),
+        choices=[("", _("as its label says, or else by files")), *Contract.choices],
+        required=False,
+        help_text=_("An image built with the AnoMed packages is a web server. Most images read and write files."),
+    )
     declared_epsilon = forms.FloatField(
         label=_("Declared epsilon"),
         required=False,

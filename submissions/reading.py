@@ -1,5 +1,7 @@
 """What runs in the isolated child: the scenario reads a container's files. Imports no model and touches no database."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,38 @@ _REASONS = {
 }
 
 
-def read(scenario: str, step: str, board: Board, collected: Path, result: Path) -> dict[str, Any]:
+def read(scenario: str, contract: str, step: str, board: Board, collected: Path, result: Path) -> dict[str, Any]:
     """Turns the hostile files in `collected` into canonical ones in `result`. Raises Rejected."""
+    with _rejecting():
+        return registry.get(scenario).images(contract).read_outputs(step, board, collected, result)
+
+
+def write_questions(scenario: str, contract: str, board: Board, asked: Path, folder: Path) -> dict[str, Any]:
+    """Makes a hostile question the inputs of a defense's last step. Raises Rejected."""
+    with _rejecting():
+        return {"rows": registry.get(scenario).images(contract).write_questions(board, asked, folder)}
+
+
+def read_answers(
+    scenario: str, contract: str, board: Board, asked: Path, collected: Path, answer: Path
+) -> dict[str, Any]:
+    """Makes the hostile files in `collected` the answer to a question. Raises Rejected."""
+    with _rejecting():
+        registry.get(scenario).images(contract).read_answers(board, asked, collected, answer)
+        return {}
+
+
+def answer_for_reference(scenario: str, board: Board, asked: Path, answer: Path) -> dict[str, Any]:
+    """Answers a hostile question as the platform's own reference release would. Raises Rejected."""
+    with _rejecting():
+        return {"rows": registry.get(scenario).reference_answers(board, asked, answer)}
+
+
+@contextmanager
+def _rejecting() -> Iterator[None]:
     try:
-        return registry.get(scenario).read_outputs(step, board, collected, result)
+        yield
     except OutputProblem as problem:
         raise Rejected(_REASONS[problem.kind], problem.sentence) from problem
+    except LookupError as error:
+        raise Rejected(Reason.OUTPUT_INVALID, str(error)) from error

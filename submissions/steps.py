@@ -1,12 +1,12 @@
 """Queueing the runs of a submission. Which step comes when is decided in `flow` and `pairing`."""
 
-from typing import Final
+from typing import Any, Final
 
 from django.utils.translation import gettext_lazy as _
 
-from challenges.models import Phase
+from challenges.models import Challenge, Phase
 from challenges.scenarios import registry
-from challenges.scenarios.base import Scenario
+from challenges.scenarios.base import Images, Scenario
 from sandbox import actions as sandbox
 from sandbox import purposes
 from sandbox.models import Run
@@ -28,6 +28,16 @@ def name_priorities() -> None:
 
 def scenario_of(submission: Submission) -> Scenario:
     return registry.get(submission.challenge.scenario)
+
+
+def images_of(submission: Submission) -> Images:
+    """What the entry's image gets and leaves, by the contract that it keeps to."""
+    return scenario_of(submission).images(submission.contract)
+
+
+def limits_of(challenge: Challenge) -> dict[str, Any]:
+    """The resources of each run of a challenge."""
+    return {**challenge.limits, "gpu_memory_mb": challenge.gpu_memory_mb}
 
 
 def names(submission: Submission) -> tuple[str, ...]:
@@ -83,9 +93,10 @@ def start(submission: Submission, name: str, *, purpose: str, priority: int, pri
         image=submission.image,
         purpose=purpose,
         step=name,
-        limits={**submission.challenge.limits, "gpu_memory_mb": submission.challenge.gpu_memory_mb},
+        limits=limits_of(submission.challenge),
         walls=submission.challenge.walls,
-        collect=scenario_of(submission).collect(name),
+        contract=submission.contract,
+        collect=images_of(submission).collect(name),
         owner=submission.owner,
         priority=priority,
         private=private,

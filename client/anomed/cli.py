@@ -158,6 +158,12 @@ def submit(
         float | None, typer.Option(help="Differential privacy that the defense declares; shown as not verified.")
     ] = None,
     delta: Annotated[float | None, typer.Option(help="The delta that goes with --epsilon.")] = None,
+    contract: Annotated[
+        str,
+        typer.Option(
+            metavar="anomed/1|web/1", help="How the image talks: by files, or as a web server; else as its label says."
+        ),
+    ] = "",
     full: Annotated[bool, typer.Option("--full", help="Send every layer, and a file exactly as it is.")] = False,
     resume: Annotated[str, typer.Option(metavar="ID", help="Go on with an upload that was cut off.")] = "",
     chunk: Annotated[int, typer.Option(min=1, max=64, metavar="MIB", help="Bytes per request, in MiB.")] = uploads.CHUNK
@@ -168,6 +174,8 @@ def submit(
     voice = Voice(as_json=as_json)
     if role not in ("", "trivial", "tuned", "leaky", "baseline"):
         raise Problem("--as takes trivial, tuned, leaky or baseline.")
+    if contract not in ("", "anomed/1", "web/1"):
+        raise Problem("--contract takes anomed/1 or web/1.")
     if resume:
         if challenge or defense or attack:
             raise Problem("--resume needs no more than the submission's id: this machine knows the rest.")
@@ -182,7 +190,7 @@ def submit(
     if not challenge or bool(defense) == bool(attack):
         raise Problem("Name the challenge and one of --defense IMAGE_OR_ARCHIVE, --attack IMAGE_OR_ARCHIVE.")
     kind = "defense" if defense else "attack"
-    entry = submitting.Entry(challenge, kind, defense or attack, name, message, role, full, epsilon, delta)
+    entry = submitting.Entry(challenge, kind, defense or attack, name, message, role, full, epsilon, delta, contract)
     with connect() as api:
         _finish(api, submitting.submit(api, entry, voice, chunk=chunk << 20), voice, wait=wait)
 

@@ -30,6 +30,7 @@ class Entry:
     full: bool
     epsilon: float | None = None  # what a defense declares of differential privacy
     delta: float | None = None
+    contract: str = ""
 
 
 def submit(api: Api, entry: Entry, voice: Voice, *, chunk: int) -> str:
@@ -42,6 +43,7 @@ def submit(api: Api, entry: Entry, voice: Voice, *, chunk: int) -> str:
         body: Json = {"kind": entry.kind, "note": entry.note, "file_name": _file_name(entry.source), "size": size}
         body |= {"name": entry.name} if entry.name else {}
         body |= {"role": entry.role} if entry.role else {}
+        body |= {"contract": entry.contract} if entry.contract else {}
         body |= {"declared_epsilon": entry.epsilon} if entry.epsilon is not None else {}
         body |= {"declared_delta": entry.delta} if entry.delta is not None else {}
         sha256 = _sha256(archive.file)

@@ -9,6 +9,7 @@ from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from challenges.models import Challenge
+from sandbox.contracts import Contract
 from sandbox.models import Run
 from submissions import blindness, boards, timeline
 from submissions.models import Duel, Step, Submission
@@ -109,6 +110,13 @@ class EntrySerializer(serializers.Serializer[Any]):
     role = serializers.ChoiceField(choices=Submission.Role.choices, default=Submission.Role.ENTRY)
     name = serializers.CharField(max_length=80, required=False, default="")
     note = serializers.CharField(max_length=200, required=False, allow_blank=True, default="")
+    contract = serializers.ChoiceField(
+        choices=Contract.choices,
+        required=False,
+        allow_blank=True,
+        default="",
+        help_text="How the image talks; without it the image's label org.anomed.contract says so, or else anomed/1.",
+    )
     declared_epsilon = serializers.FloatField(
         required=False, allow_null=True, default=None, help_text="Of differential privacy; shown as not verified."
     )
@@ -185,9 +193,9 @@ class SubmissionSerializer(serializers.ModelSerializer[Submission]):
     class Meta:
         model = Submission
         fields = (
-            "id", "challenge", "kind", "role", "name", "note", "state", "active", "picked", "late", "sealed",
-            "created_at", "declared_epsilon", "declared_delta", "failure", "steps", "duels", "score", "control",
-            "upload", "url",
+            "id", "challenge", "kind", "role", "contract", "name", "note", "state", "active", "picked", "late",
+            "sealed", "created_at", "declared_epsilon", "declared_delta", "failure", "steps", "duels", "score",
+            "control", "upload", "url",
         )  # fmt: skip
 
     def get_sealed(self, submission: Submission) -> bool:

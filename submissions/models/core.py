@@ -13,6 +13,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from challenges.models import Challenge, Phase
+from sandbox.contracts import Contract
 from sandbox.models import Image, Run
 from sandbox.reasons import Reason
 from submissions.states import MOVES, OVER, READY, MoveNotAllowed, State
@@ -144,6 +145,8 @@ class Submission(models.Model):
     )
     kind = models.CharField(_("kind"), max_length=8, choices=Kind)
     role = models.CharField(_("role"), max_length=8, choices=Role, default=Role.ENTRY)
+    # empty until the image is checked, if nothing was chosen: then the image's own label says it
+    contract = models.CharField(_("contract"), max_length=20, choices=Contract, blank=True, default=Contract.FILES)
     name = models.CharField(_("name"), max_length=80)
     note = models.CharField(_("note"), max_length=200, blank=True)
     created_by = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, related_name="+")
@@ -358,6 +361,8 @@ class Step(models.Model):
     seed = models.PositiveIntegerField(default=0)
     duel = models.OneToOneField(Duel, models.CASCADE, null=True, related_name="step")
     previous = models.ForeignKey("self", models.SET_NULL, null=True, related_name="+")  # whose folders it reads
+    # of a web server: routes with their last status, rows asked (queries), and those asked live
+    exchange = models.JSONField(default=dict, blank=True)
 
     objects = StepQuerySet.as_manager()
 

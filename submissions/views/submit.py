@@ -72,6 +72,7 @@ def _enter(request: HttpRequest, here: Visit, entry: dict[str, Any]) -> Submissi
         role=entry["role"],
         declared_epsilon=entry["declared_epsilon"],
         declared_delta=entry["declared_delta"],
+        contract=entry["contract"],
     )
     uploads.append(upload=submission.upload, offset=0, chunks=file.chunks())
     return submission

@@ -140,7 +140,7 @@ def test_live_questions(play, exchanges, make_image, tmp_path):
         limits=LIMITS,
         collect={"files": ["said.json"]},
         write=lambda asked, folder: (write_question, (str(asked), str(folder))),
-        read=lambda collected, answer: (read_answer, (str(collected), str(answer))),
+        read=lambda asked, collected, answer: (read_answer, (str(collected), str(answer))),
     )
     rows = [[[1.0, 2.0], [5.0, 6.0]], [[-1.0, 0.0]], [[3.0, 3.0]], [[1.0, 2.0]] * 7]
     image = web_image(tmp_path / "asking", "asking", ASKING.replace("ROWS", json.dumps(rows)))

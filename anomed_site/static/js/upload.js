@@ -35,7 +35,7 @@
     if (form.dataset.uploadEntry) return ask(form.dataset.uploadEntry);
     const fields = new FormData(form);
     const entry = { kind: fields.get("kind"), note: fields.get("note"), file_name: file.name, size: file.size };
-    for (const name of ["name", "role", "declared_epsilon", "declared_delta"]) {
+    for (const name of ["name", "role", "contract", "declared_epsilon", "declared_delta"]) {
       if (fields.get(name)) entry[name] = fields.get(name);
     }
     return ask(form.dataset.uploadCreate, entry);
