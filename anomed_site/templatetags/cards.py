@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from anomed_site.templatetags.arena import number
+from challenges.metrics.rounding import DECIMALS, public
 from challenges.scenarios import registry
 from submissions.evidence import Card, Estimate, Finding, Histogram
 
@@ -19,6 +20,7 @@ register = template.Library()
 GOOD_UTILITY: Final = 0.8
 SMALL_LEAK: Final = 0.05
 FEW_PEOPLE: Final = 0.05
+LAST_DIGIT: Final = 10.0**-DECIMALS
 
 # Units of the pictures' own coordinates.
 _WIDTH: Final = 600.0
@@ -52,11 +54,26 @@ class Verdict:
     """A word beside a number. `level` is good, middle or bad and shows as a sign of its own shape, not by colour."""
 
     level: str
-    word: str
+    word: Any  # in the reader's language
 
     @property
     def sign(self) -> str:
         return {"good": "●", "middle": "▲", "bad": "■"}[self.level]
+
+
+_WORDS: Final = {
+    ("leak", "clear"): Verdict("good", gettext_lazy("small leak")),
+    ("leak", "open"): Verdict("middle", gettext_lazy("cannot be told")),
+    ("leak", "beside"): Verdict("middle", gettext_lazy("small on average")),
+    ("leak", "perhaps"): Verdict("middle", gettext_lazy("perhaps a leak")),
+    ("leak", "some"): Verdict("middle", gettext_lazy("noticeable leak")),
+    ("leak", "much"): Verdict("bad", gettext_lazy("large leak")),
+    ("people", "clear"): Verdict("good", gettext_lazy("no more than chance")),
+    ("people", "open"): Verdict("middle", gettext_lazy("cannot be told")),
+    ("people", "beside"): Verdict("middle", gettext_lazy("nobody in particular")),
+    ("people", "some"): Verdict("middle", gettext_lazy("a few people")),
+    ("people", "much"): Verdict("bad", gettext_lazy("many people")),
+}
 
 
 @register.filter
@@ -101,24 +118,63 @@ def useful(card: Card) -> Verdict:
 @register.filter
 def leaking(card: Card) -> Verdict:
     """How bad the worst leak is, in a word."""
-    assert card.worst_leak is not None
-    if card.worst_leak.value >= (card.method.constants["reference_leak"] or 1):
-        return Verdict("bad", _("large leak"))
-    if card.worst_leak.value >= SMALL_LEAK and card.worst_leak.low == 0:
-        return Verdict("middle", _("perhaps a leak"))
-    if card.worst_leak.value >= SMALL_LEAK:
-        return Verdict("middle", _("noticeable leak"))
-    return Verdict("good", _("small leak"))
+    return _WORDS["leak", _level(_leak(card), beside=_people(card))]
 
 
 @register.filter
-def standing_out(exposure: Histogram) -> Verdict:
+def standing_out(card: Card) -> Verdict:
     """How many people stand out, in a word."""
-    if exposure.share.value <= exposure.noise:
-        return Verdict("good", _("no more than chance"))
-    return (
-        Verdict("middle", _("a few people")) if exposure.share.value < FEW_PEOPLE else Verdict("bad", _("many people"))
-    )
+    return _WORDS["people", _level(_people(card), beside=_leak(card))]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a verdict is read from. Up to `small` a number may be chance or does not matter; from `large` on it is bad.
+
+    `shown`: whether something was found at all, more than chance explains.
+    """
+
+    value: float
+    high: float
+    small: float
+    large: float
+    shown: bool
+
+
+def _leak(card: Card) -> Measured | None:
+    leak, large = card.worst_leak, card.method.constants["reference_leak"] or 1.0
+    if leak is None:
+        return None
+    found = leak.value >= SMALL_LEAK and leak.low != 0
+    return Measured(leak.value, _top(leak), SMALL_LEAK, large, found or leak.value >= large)
+
+
+def _people(card: Card) -> Measured | None:
+    if card.exposure is None:
+        return None
+    share, noise = card.exposure.share, card.exposure.noise
+    beyond = public(noise + LAST_DIGIT)  # the noise itself is still chance
+    return Measured(share.value, _top(share), beyond, max(beyond, FEW_PEOPLE), share.value >= beyond)
+
+
+def _top(estimate: Estimate) -> float:
+    return estimate.value if estimate.high is None else estimate.high
+
+
+def _level(measured: Measured | None, *, beside: Measured | None) -> str:
+    """The one rule for both numbers: where the number itself lies, and whether there can be an all-clear.
+
+    No all-clear where the interval reaches what would be bad: few people or tied scores prove nothing. Nor where the
+    other number did find something: a leak may be spread over all people, or be that of a few, and is one all the same.
+    """
+    assert measured is not None
+    if measured.value >= measured.large:
+        return "much"
+    if measured.value >= measured.small:
+        return "some" if measured.shown else "perhaps"
+    if beside is not None and beside.shown:
+        return "beside"
+    return "open" if measured.high >= measured.large else "clear"
 
 
 @register.filter

@@ -1,6 +1,7 @@
 """The risk card as a page: who gets it, what it says in both languages, and that it keeps to the policy."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from django.test import Client
@@ -10,7 +11,7 @@ from anomed_site.templatetags import cards
 from challenges.models import Challenge
 from challenges.scenarios import registry
 from challenges.scenarios.base import Scenario
-from submissions import exposure
+from submissions import evidence, exposure
 from submissions.evidence import Estimate, Finding
 from submissions.models import Duel, Standing, Submission
 from tests.anomed_site.conftest import WHO
@@ -84,7 +85,7 @@ def test_every_leak_of_every_scenario_has_a_sentence(scenario: Scenario) -> None
 def test_a_declaration_is_shown_as_one(client: Client, card: str, met: Submission) -> None:
     Submission.objects.filter(pk=met.pk).update(declared_epsilon=0.001, declared_delta=1e-5)
     page = words(client.get(card).content)
-    assert "with epsilon 0.001 and delta 0.00001: declared, not verified." in page
+    assert "Declared, not verified: differential privacy with epsilon 0.001 and delta 0.00001." in page
     assert "That cannot be right: the best attack shows that epsilon is at least" in page
 
 
@@ -95,6 +96,77 @@ def test_a_leak_that_may_be_none_is_called_so(client: Client, card: str, met: Su
     assert "perhaps a leak" in words(client.get(card).content)
     Standing.objects.filter(submission=met).update(intervals={"worst_leak": [0.03, 0.12]})
     assert "noticeable leak" in words(client.get(card).content)
+
+
+def test_an_organisers_defense_has_no_team_that_declares(client: Client, card: str, met: Submission) -> None:
+    Submission.objects.filter(pk=met.pk).update(team=None, role="trivial")
+    page = words(client.get(card).content)
+    assert "The team declares" not in page
+    assert "No guarantee by differential privacy is declared: the organisers entered this defense" in page
+
+
+LEAKS = {
+    "none": Estimate(0.0, 0.0, 0.06),
+    "unknown": Estimate(0.02, 0.0, 0.31),
+    "perhaps": Estimate(0.07, 0.0, 0.12),
+    "some": Estimate(0.09, 0.04, 0.14),
+    "large": Estimate(0.3, 0.2, 0.4),
+}
+PEOPLE = {
+    "none": Estimate(0.0, -0.02, 0.02),
+    "unknown": Estimate(0.01, -0.07, 0.09),
+    "few": Estimate(0.04, 0.01, 0.06),
+    "many": Estimate(0.3, 0.25, 0.35),
+}
+# The words for the leak and for the people, wherever the two meet.
+VERDICTS = {
+    ("none", "none"): ("small leak", "no more than chance"),
+    ("none", "unknown"): ("small leak", "cannot be told"),
+    ("none", "few"): ("small on average", "a few people"),
+    ("none", "many"): ("small on average", "many people"),
+    ("unknown", "none"): ("cannot be told", "no more than chance"),
+    ("unknown", "unknown"): ("cannot be told", "cannot be told"),
+    ("unknown", "few"): ("small on average", "a few people"),
+    ("unknown", "many"): ("small on average", "many people"),
+    ("perhaps", "none"): ("perhaps a leak", "no more than chance"),
+    ("perhaps", "unknown"): ("perhaps a leak", "cannot be told"),
+    ("perhaps", "few"): ("perhaps a leak", "a few people"),
+    ("perhaps", "many"): ("perhaps a leak", "many people"),
+    ("some", "none"): ("noticeable leak", "nobody in particular"),
+    ("some", "unknown"): ("noticeable leak", "nobody in particular"),
+    ("some", "few"): ("noticeable leak", "a few people"),
+    ("some", "many"): ("noticeable leak", "many people"),
+    ("large", "none"): ("large leak", "nobody in particular"),
+    ("large", "unknown"): ("large leak", "nobody in particular"),
+    ("large", "few"): ("large leak", "a few people"),
+    ("large", "many"): ("large leak", "many people"),
+}
+
+
+def test_both_verdicts_follow_one_rule(met: Submission) -> None:
+    exposure.measure_due()
+    card = evidence.card(met)
+    assert card is not None
+    assert card.exposure is not None
+    for (leak, people), expected in VERDICTS.items():
+        found = replace(card, worst_leak=LEAKS[leak], exposure=replace(card.exposure, share=PEOPLE[people], noise=0.02))
+        verdicts = cards.leaking(found), cards.standing_out(found)
+        assert tuple(str(verdict.word) for verdict in verdicts) == expected, (leak, people)
+        # where one of them finds something, the other gives no all-clear
+        if leak in ("some", "large") or people in ("few", "many"):
+            assert "good" not in {verdict.level for verdict in verdicts}
+
+
+def test_one_number_alone_has_its_verdict_too(met: Submission) -> None:
+    exposure.measure_due()
+    card = evidence.card(met)
+    assert card is not None
+    assert card.exposure is not None
+    assert cards.leaking(replace(card, worst_leak=LEAKS["none"], exposure=None)).level == "good"
+    alone = replace(card, worst_leak=None, exposure=replace(card.exposure, share=PEOPLE["none"], noise=0.02))
+    assert cards.standing_out(alone).level == "good"
+    at_the_noise = replace(alone.exposure, share=Estimate(0.06, -0.01, 0.13), noise=0.05)  # type: ignore[type-var]
+    assert cards.standing_out(replace(alone, exposure=at_the_noise)).level == "bad"
 
 
 def test_colour_is_never_alone(client: Client, card: str) -> None:
