@@ -278,6 +278,11 @@ SANDBOX = {
     "alarm_host_minutes": env.float("ANOMED_ALARM_HOST_MINUTES", default=5),
     "alarm_wait_minutes": env.float("ANOMED_ALARM_WAIT_MINUTES", default=10),
 }
+# For measuring what one release is worth. Honest ones take seconds, the largest that are allowed some minutes.
+JUDGE = {
+    "seconds": env.int("ANOMED_JUDGE_SECONDS", default=900),
+    "memory_mb": env.int("ANOMED_JUDGE_MEMORY_MB", default=8192),
+}
 KEEP_RELEASES_DAYS = env.int("ANOMED_KEEP_RELEASES_DAYS", default=90)
 KEEP_UPLOADS_DAYS = env.int("ANOMED_KEEP_UPLOADS_DAYS", default=7)
 # -- `docker push`: on by itself where people work on this machine and the registry's program is installed

@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final, Literal
 
 import structlog
 
@@ -37,6 +37,23 @@ class IsolationFault(Exception):
     """The child could not be asked at all, or the function does not exist: a fault of the platform."""
 
 
+class Broken(Exception):
+    """The child came to no answer. `kind`: it ran out of time or memory, died, or the function raised an error."""
+
+    def __init__(self, kind: Literal["time", "memory", "died", "error"]) -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+
+_LATE: Final = gettext_noop("Reading it took more than %(seconds)d seconds, or could not be finished.")
+_COMPLAINTS: Final = {
+    "time": _LATE,
+    "died": _LATE,
+    "memory": gettext_noop("Reading it needs more than %(memory_mb)d MB of memory."),
+    "error": gettext_noop("It could not be read."),
+}
+
+
 def call(
     function: Callable[..., Any],
     *args: Any,
@@ -44,11 +61,25 @@ def call(
     memory_mb: int = 2048,
     reason: Reason = Reason.OUTPUT_INVALID,
 ) -> Any:
+    """Has a stranger's bytes read by `function`, as `ask` does: whatever goes wrong is the bytes' fault.
+
+    Raises `Rejected` as the function does, or with `reason` when the child fails in any other way. Raises
+    IsolationFault when the platform is at fault.
+    """
+    try:
+        return ask(function, *args, seconds=seconds, memory_mb=memory_mb)
+    except Broken as broken:
+        limits = {"seconds": int(seconds), "memory_mb": memory_mb}
+        raise Rejected(reason, _COMPLAINTS[broken.kind] % limits) from None
+
+
+def ask(function: Callable[..., Any], *args: Any, seconds: float, memory_mb: int) -> Any:
     """Calls a module-level function in a child of its own; returns its result, which must be JSON-able.
 
-    Raises `Rejected` as the function does, or with `reason` when the child fails in any other way: it ran out of time
-    or memory, crashed, or raised something else. Raises IsolationFault when the platform is at fault.
+    Raises `Rejected` as the function does, Broken when it came to no answer, IsolationFault when the child could not be
+    asked.
     """
+    begun = time.monotonic()
     request = pickle.dumps((function, args, seconds, memory_mb))
     ours, theirs = socket.socketpair()
     with ours:
@@ -58,7 +89,7 @@ def call(
             ours.settimeout(seconds + GRACE_SECONDS)
             ours.sendall(struct.pack("<Q", len(request)) + request)
         answer = _listen(ours, time.monotonic() + seconds + GRACE_SECONDS)
-    return _understand(answer, function.__name__, seconds, memory_mb, reason)
+    return _understand(answer, function.__name__, late=time.monotonic() - begun >= seconds)
 
 
 def _listen(channel: socket.socket, deadline: float) -> bytes:
@@ -86,7 +117,7 @@ def _listen(channel: socket.socket, deadline: float) -> bytes:
     return bytes(said[4:])
 
 
-def _understand(answer: bytes, name: str, seconds: float, memory_mb: int, reason: Reason) -> Any:
+def _understand(answer: bytes, name: str, *, late: bool) -> Any:
     try:
         kind, value = json.loads(answer)
         if kind == "result":
@@ -96,14 +127,10 @@ def _understand(answer: bytes, name: str, seconds: float, memory_mb: int, reason
         if kind == "fault":
             raise IsolationFault(str(value))
         log.info("isolation.failed", function=name, kind=str(kind), error=str(value))
-        if kind == "memory":
-            text = gettext_noop("Reading it needs more than %(limit)d MB of memory.")
-            raise Rejected(reason, text % {"limit": memory_mb})
-        raise Rejected(reason, gettext_noop("It could not be read."))
+        raise Broken("memory" if kind == "memory" else "error")
     except (ValueError, TypeError, IndexError, RecursionError):
-        log.info("isolation.died", function=name)
-        text = gettext_noop("Reading it took more than %(limit)d seconds, or could not be finished.")
-        raise Rejected(reason, text % {"limit": int(seconds)}) from None
+        log.info("isolation.died", function=name, late=late)
+        raise Broken("time" if late else "died") from None
 
 
 class _Server:

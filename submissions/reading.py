@@ -1,10 +1,15 @@
-"""What runs in the isolated child: the scenario reads a container's files. Imports no model and touches no database."""
+"""What runs in the isolated child: the scenario reads a container's files, and measures what was released.
 
+Imports no model and touches no database.
+"""
+
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from challenges.metrics import bootstrap
 from challenges.scenarios import registry
 from challenges.scenarios.base import Board, OutputProblem
 from sandbox.reasons import Reason, Rejected
@@ -51,3 +56,10 @@ def _rejecting() -> Iterator[None]:
         raise Rejected(_REASONS[problem.kind], problem.sentence) from problem
     except LookupError as error:
         raise Rejected(Reason.OUTPUT_INVALID, str(error)) from error
+
+
+def worth(scenario: str, board: Board, release: Path) -> dict[str, Any]:
+    """`Utility` of a canonical release as plain data: `utility`, packed `replicates` in base64, `facts`."""
+    utility = registry.get(scenario).utility(board, release)
+    replicates = b64encode(bootstrap.pack(utility.replicates)).decode()
+    return {"utility": utility.value, "replicates": replicates, "facts": utility.facts}

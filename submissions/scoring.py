@@ -4,9 +4,10 @@ import hashlib
 import json
 import shutil
 import tempfile
+from base64 import b64decode
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from django.conf import settings
@@ -17,8 +18,16 @@ from challenges.models import SAMPLE_SECRET, Challenge, Phase
 from challenges.scenarios import registry
 from challenges.scenarios.base import Board
 from challenges.splits import Deal
+from sandbox import isolation
+from sandbox.reasons import Reason, Rejected, gettext_noop
+from submissions import reading
 from submissions.models import Release, Step
 from submissions.steps import scenario_of
+
+_TOO_MUCH: Final = {
+    "time": gettext_noop("Measuring what the release is worth took more than %(seconds)d seconds: make it simpler."),
+    "memory": gettext_noop("Measuring what the release is worth needs more than %(memory_mb)d MB: make it simpler."),
+}
 
 
 def board_of(step: Step) -> Board:
@@ -61,7 +70,11 @@ def _private_deal(phase: Phase, scope: str, seed: int, _data: str) -> Deal:
 
 
 def judge(step: Step, result: Path) -> dict[str, Any]:
-    """What canonical files are worth, as columns of a Release or of a Duel. Empty for steps in between."""
+    """What canonical files are worth, as columns of a Release or of a Duel. Empty for steps in between.
+
+    What an attack left is as long as its list of people, and so is the work. A released table may be made so that
+    models take for ever to learn from it: its worth is measured in a child with a limit. Raises `Rejected` there.
+    """
     scenario, board = scenario_of(step.submission), board_of(step)
     if step.name == scenario.attack_step:
         leaks = scenario.leaks(board, result)
@@ -73,14 +86,24 @@ def judge(step: Step, result: Path) -> dict[str, Any]:
             "detail": leaks.detail,
         }
     if step.name == scenario.defense_steps[-1]:
-        utility = scenario.utility(board, result)
-        return {
-            "utility": utility.value,
-            "replicates": bootstrap.pack(utility.replicates),
-            "facts": utility.facts,
-            "sha256": _folder_sha256(result),
-        }
+        found = _worth(scenario.slug, board, result)
+        return {**found, "replicates": b64decode(found["replicates"]), "sha256": _folder_sha256(result)}
     return {}
+
+
+def _worth(scenario: str, board: Board, result: Path) -> dict[str, Any]:
+    """`reading.worth` within the limits of settings.JUDGE, which honest tables keep far from.
+
+    Beyond them it is the release that is at fault; that the measuring breaks down otherwise is a fault of the platform.
+    """
+    limits = settings.JUDGE
+    try:
+        found: dict[str, Any] = isolation.ask(reading.worth, scenario, board, result, **limits)
+    except isolation.Broken as broken:
+        if broken.kind not in _TOO_MUCH:
+            raise isolation.IsolationFault(f"measuring a release: {broken.kind}") from broken
+        raise Rejected(Reason.OUTPUT_INVALID, _TOO_MUCH[broken.kind] % limits) from None
+    return found
 
 
 def keep_release(release: Release, result: Path) -> None:

@@ -82,6 +82,22 @@ def test_every_other_end_is_a_rejection(function):
     assert isolation.call(hostile_readers.add, 1, 2) == 3
 
 
+@pytest.mark.parametrize(
+    ("function", "kind"),
+    [
+        (hostile_readers.spin, "time"),
+        (hostile_readers.sleep, "time"),
+        (hostile_readers.allocate, "memory"),
+        (hostile_readers.die, "died"),
+        (hostile_readers.break_down, "error"),
+    ],
+)
+def test_whoever_asks_learns_how_it_ended(function, kind):
+    with pytest.raises(isolation.Broken) as caught:
+        isolation.ask(function, seconds=2, memory_mb=256)
+    assert caught.value.kind == kind
+
+
 @pytest.mark.parametrize("function", [hostile_readers.not_json, hostile_readers.not_a_number])
 def test_result_that_is_not_json_is_our_fault(function):
     with pytest.raises(IsolationFault):
