@@ -17,6 +17,7 @@ from challenges.metrics.rankings import MEMBERSHIP_ONLY
 from challenges.metrics.utility import HIGHER_IS_BETTER, METRICS_OF
 from challenges.models import SAMPLE_FOLDS, Challenge, Dataset, Phase
 from challenges.scenarios import registry
+from challenges.scenarios.base import MEASURES
 from challenges.scenarios.trials import DRAWS, Trial
 from challenges.schema import Schema, TableError
 from challenges.splits import Deal
@@ -49,6 +50,7 @@ def run(challenge: Challenge) -> Outcome:
         return Outcome([Finding("error", "target-missing"), *findings])
     schema, table = dataset.schema, tables.read(dataset.table_path)
     about = [*_data(dataset, schema), *_sample(challenge, dataset, schema, table), *_ranking(challenge)]
+    about += _names(challenge)
     if any(finding.code == "metric" for finding in _metric(challenge, schema)):
         return Outcome([*about, *_metric(challenge, schema), *findings])
     found, computed = _deals(challenge, schema, table)
@@ -142,6 +144,14 @@ def _ranking(challenge: Challenge) -> list[Finding]:
     return [Finding("error", "ranking", {"ranking": str(challenge.get_ranking_display())})]
 
 
+def _names(challenge: Challenge) -> list[Finding]:
+    """Nothing, unless a secret by which a leak is named is called like a measure that boards and cards know."""
+    scenario = registry.get(challenge.scenario)
+    secrets = [name for name in scenario.metrics(challenge.game) if name not in scenario.readings]
+    taken = [name for name in secrets if name.strip().casefold() in MEASURES]
+    return [Finding("error", "secret-name", {"column": name}) for name in taken]
+
+
 def _metric(challenge: Challenge, schema: Schema) -> list[Finding]:
     if challenge.metric in registry.get(challenge.scenario).utility_metrics(schema):
         return []
@@ -198,9 +208,10 @@ def _misfit(sample: pd.DataFrame, schema: Schema) -> str:
 def _deals(challenge: Challenge, schema: Schema, table: pd.DataFrame) -> tuple[list[Finding], Anchors | None]:
     """Deals the table as each phase will, and looks at the result."""
     try:
-        rows = subsample.choose(len(table), schema)
+        subsample.check(len(table), schema)
     except TableError as error:
         return [Finding("error", "too-wide", {"problem": str(error)})], None
+    rows = subsample.choose(len(table), schema)
     found: list[Finding] = []
     if len(rows) < len(table):
         found.append(Finding("info", "subsample", {"number": len(rows), "rows": len(table)}))

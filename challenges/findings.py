@@ -279,6 +279,13 @@ SENTENCES: Final[dict[str, tuple[Any, Any]]] = {
             "Choose another ranking."
         ),
     ),
+    "secret-name": (
+        _("Known and secret columns"),
+        _(
+            "The secret column “%(column)s” is called like a measure: boards, risk cards and exports could not tell "
+            "the two apart. Give the column another name in the file and upload it again."
+        ),
+    ),
     "rules-missing": (_("Texts"), _("There are no rules. Participants accept them when they join.")),
     "overview-missing": (_("Texts"), _("There is no overview. It is the first page that participants read.")),
     "german-missing": (

@@ -1,4 +1,4 @@
-"""A part of a large table, for the models of the check: they run beside the website and must stay small and quick."""
+"""A part of a large table, for the platform's own models: they run beside all else and must stay small and quick."""
 
 from typing import Final
 
@@ -20,16 +20,32 @@ _SEED: Final = 0  # the same table must give the same anchors
 def choose(total: int, schema: Schema) -> Positions:
     """The row positions to fit models on, ascending: all of a table of `total` rows, or a random part of it.
 
-    Raises TableError if the columns are so many, or have so many categories, that too few records could be used.
+    It refuses nothing: a release may have more rows than the table that was checked, and is no worse for it.
     """
-    inputs = sum(len(column.categories) or 1 for column in schema.shared)
-    trees = len(schema.labels) if len(schema.labels) > 2 else 1
-    most = min(MOST_ROWS, MOST_CELLS // (inputs * trees))
+    most = _most(schema)
     if total <= most:
         return np.arange(total)
-    if most < _LEAST_ROWS:
-        raise TableError(f"The columns and their categories make {inputs} inputs, which are too many for the models.")
     return np.sort(np.random.default_rng(_SEED).choice(total, size=most, replace=False))
+
+
+def check(total: int, schema: Schema) -> None:
+    """Whether models can be fitted on a table of `total` rows before anybody plays with it.
+
+    Raises TableError if the columns are so many, or have so many categories, that too few records could be used.
+    """
+    if _most(schema) < min(total, _LEAST_ROWS):
+        raise TableError(
+            f"The columns and their categories make {_inputs(schema)} inputs, which are too many for the models."
+        )
+
+
+def _most(schema: Schema) -> int:
+    trees = len(schema.labels) if len(schema.labels) > 2 else 1
+    return max(1, min(MOST_ROWS, MOST_CELLS // (_inputs(schema) * trees)))
+
+
+def _inputs(schema: Schema) -> int:
+    return sum(len(column.categories) or 1 for column in schema.shared)
 
 
 def restricted(deal: Deal, rows: Positions) -> Deal:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 CONTRACT = "anomed/1"
 Floats = NDArray[np.float64]
+# What measures of membership are called in `Leaks.detail`. Leaks that are named by columns stand beside them.
+MEASURES: Final = frozenset({"auc", "tpr", "alpha", "advantage", "epsilon", "members", "nonmembers"})
 ProblemKind = Literal["missing", "invalid", "too_large"]
 _SECRET_READ: Final = _(
     "It finds out “%(metric)s” for %(rate)s of 100 people in the data%(span)s, and for %(chance)s of 100 "

@@ -347,6 +347,7 @@ def test_every_sentence_can_be_said(draft: Challenge) -> None:
             "earlier",
             "later",
             "secret",
+            "column",
         ],
         0.12345,
     )
@@ -376,6 +377,19 @@ def test_an_order_that_the_scenario_cannot_measure_is_refused(olga: User) -> Non
     refused = {ranking for ranking in Challenge.Ranking.values if _refuses(challenge, ranking)}
     assert refused == {"tpr", "epsilon"}
     assert "audited epsilon" in checks._ranking(challenge)[0].text
+
+
+def test_a_secret_called_like_a_measure_is_refused(olga: User) -> None:
+    """Its leak would be taken for the AUC of a membership attack, with half a chance."""
+    challenge = new_challenge(olga, scenario="table-reconstruction")
+    renamed = clinic().drop(columns=["stage", "days"]).rename(columns={"glucose": "AUC"})
+    roles = {"age": "quasi-identifier", "AUC": "secret"}
+    give_data(challenge, csv_of(renamed), by=olga, target="diabetes", roles=roles)
+    found = [finding for finding in checks.run(challenge).findings if finding.code == "secret-name"]
+    assert [finding.level for finding in found] == ["error"]
+    assert "“AUC” is called like a measure" in found[0].text
+    challenge.scenario = "model-membership"  # whose leaks have names of their own
+    assert checks._names(challenge) == []
 
 
 def _refuses(challenge: Challenge, ranking: str) -> bool:

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from challenges import features, zoo
+from challenges import features, subsample, zoo
 from challenges.metrics import bootstrap
 from challenges.metrics.utility import score
 from challenges.scenarios.base import Utility
-from challenges.schema import Column, Schema
+from challenges.schema import Column, Schema, TableError
 from challenges.splits import derive
 from tests.challenges.conftest import clinic
 
@@ -42,6 +42,18 @@ def test_real_records_teach_and_shuffled_ones_do_not(schema: Schema, metric: str
     assert taught(shuffled, schema, metric).value < learnt.value - 0.2
     assert learnt.value == np.mean(list(learnt.facts["models"].values()))
     assert set(learnt.facts["models"]) == {"linear model", "random forest", "gradient boosting"}
+
+
+def test_a_release_of_more_rows_than_a_wide_table_is_measured_on_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check lets a small table pass however wide it is; a release may have more rows, or one for each class."""
+    monkeypatch.setattr(subsample, "MOST_CELLS", 1500)  # 214 rows of seven inputs
+    real = clinic().head(400)
+    subsample.check(200, BINARY)
+    with pytest.raises(TableError, match="too many for the models"):
+        subsample.check(400, BINARY)
+    learnt = taught(real, BINARY)
+    assert len(subsample.choose(400, BINARY)) == 214
+    assert learnt.value > 0.7
 
 
 def test_replicates_are_the_mean_over_the_zoo_of_resampled_test_records(monkeypatch: pytest.MonkeyPatch) -> None:
