@@ -161,10 +161,9 @@ def public_interval(standing: Standing, name: str) -> Interval:
     )
 
 
-def row_of(submission: Submission) -> Row | None:
-    """An entry's present line on its public board; None while it has none."""
-    rows = board(challenge=submission.challenge, kind=submission.kind)
-    return next((row for row in rows if row.submission.pk == submission.pk), None)
+def lines(challenge: Challenge, kind: str) -> dict[UUID, Row]:
+    """The lines of the public board that is shown now, by their entries."""
+    return {row.submission.pk: row for row in board(challenge=challenge, kind=kind)}
 
 
 @dataclass(frozen=True)

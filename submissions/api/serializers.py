@@ -2,6 +2,7 @@
 
 import math
 from typing import Any
+from uuid import UUID
 
 from django.urls import reverse
 from django.utils.translation import gettext_lazy as _
@@ -221,11 +222,19 @@ class SubmissionSerializer(serializers.ModelSerializer[Submission]):
         if standing is None or submission.ready_at is None:
             return None
         fields = ("utility", "privacy", "worst_leak", "mean_leak", "score")
-        row = boards.row_of(submission)
+        row = self._board_of(submission).get(submission.pk)
         return {name: getattr(standing, f"public_{name}") for name in fields} | {
             "rank": row and row.rank,
             "rank_last": row and row.rank_last,
         }
+
+    def _board_of(self, submission: Submission) -> dict[UUID, boards.Row]:
+        """Each board is built once for all entries of an answer."""
+        known: dict[tuple[int, str], dict[UUID, boards.Row]] = self.context.setdefault("boards", {})
+        key = (submission.challenge_id, submission.kind)
+        if key not in known:
+            known[key] = boards.lines(submission.challenge, submission.kind)
+        return known[key]
 
     @extend_schema_field(ControlSerializer(allow_null=True))
     def get_control(self, submission: Submission) -> dict[str, Any] | None:

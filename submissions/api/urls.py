@@ -1,4 +1,4 @@
-from django.urls import path
+from django.urls import path, re_path
 from drf_spectacular.views import SpectacularAPIView
 
 from submissions.api import cards, registry, tus, views
@@ -25,4 +25,5 @@ urlpatterns = [
     path("uploads/<uuid:pk>", tus.UploadView.as_view(), name="api-upload"),
     path("registry/token", registry.token, name="registry-token"),
     path("registry/events", registry.events, name="registry-events"),
+    re_path("", views.UnknownView.as_view()),  # the last: whatever no pattern above knows, such as a malformed id
 ]

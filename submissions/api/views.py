@@ -96,6 +96,14 @@ class MeView(APIView):
         return Response({"email": user.email, "name": user.get_full_name(), "teams": teams})
 
 
+@extend_schema(exclude=True)
+class UnknownView(APIView):
+    """Any other address of the API: an error like all others, whatever the method and whoever asks."""
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        raise NotFound(_("There is no such address."))
+
+
 def visible_challenge(request: Request, slug: str) -> Challenge:
     """The challenge of this name; NotFound for what the caller may not see."""
     challenge = visible_challenges(request.user).filter(slug=slug).first()

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from knox.models import AuthToken
 
-from challenges.models import Challenge
+from challenges.models import Challenge, Phase
 from sandbox.models import Run
 from sandbox.reasons import Reason, hint
 from submissions import flow
@@ -64,6 +66,37 @@ def test_a_wrong_password_is_told_in_a_sentence(ada: Any) -> None:
     answer = Client().post("/api/v1/token", {"email": ada.email, "password": "x"}, content_type="application/json")
     assert answer.status_code in (401, 403)
     assert answer.json()["errors"][0]["detail"] == "The email address or the password is wrong."
+
+
+@pytest.mark.parametrize(
+    "address", ["submissions/not-a-uuid", "challenges/clinic/cards/7", "uploads/..", "nowhere", "", "me/", "token/x"]
+)
+def test_an_unknown_address_is_an_error_like_all_others(db: None, address: str) -> None:
+    for method in ("get", "post", "patch", "delete"):
+        answer = getattr(Client(), method)(f"/api/v1/{address}")
+        assert answer.status_code == 404
+        assert answer.headers["Content-Type"] == "application/json"
+        assert answer.json()["type"] == "client_error"
+        assert answer.json()["errors"][0] == {"code": "not_found", "detail": "There is no such address.", "attr": None}
+
+
+def test_a_list_of_entries_builds_each_board_once(ready: Callable[..., Submission], ada: Any, api: Any) -> None:
+    client = api(ada)
+
+    def boards_built() -> int:
+        with CaptureQueriesContext(connection) as queries:
+            entries = client.get("/api/v1/challenges/clinic/submissions").json()["results"]
+        assert all(entry["score"] is not None for entry in entries)
+        return sum('ORDER BY "submissions_standing"."public_score"' in query["sql"] for query in queries)
+
+    for number in range(2):
+        Standing.objects.update_or_create(
+            submission=ready("ada", "defense", name=f"d{number}"), phase=Phase.objects.get(), defaults={"utility": 0.5}
+        )
+    assert boards_built() == 1
+    attack = ready("ada", "attack")
+    Standing.objects.update_or_create(submission=attack, phase=Phase.objects.get(), defaults={"mean_leak": 0.1})
+    assert boards_built() == 2  # one of defenses, one of attacks
 
 
 def test_guessing_passwords_is_slowed_down(ada: Any) -> None:
