@@ -3,7 +3,7 @@
 An image plays the steps of contract anomed/1 as a small web server. The gateway beside it is told by `plan.json`, in
 its own /input, which prepared files it serves, which posts it keeps and which calls it makes; this module and its
 neighbours write that file and read what the gateway kept. Of /input the image itself sees nothing but the folder
-`persistent`, which becomes its /persistent_data.
+`model`, which becomes its /persistent_data.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from challenges.schema import Schema
 CONTRACT: Final = "web/1"
 PLAN: Final = "plan.json"
 EXCHANGE: Final = "exchange.json"
-PERSISTENT: Final = "persistent"
 # The folder below /output in which the gateway keeps all that the image said.
 SAID: Final = "said"
 # Posts and answers are compressed arrays of numbers: what a cell can take uncompressed, and room for headers.

@@ -57,7 +57,7 @@ class WebMembership(Images):
         empty = np.empty(0, dtype=np.float64)  # so the published challenge serves it: targets are not for defenses
         web.write_arrays(folder / "training.npz", X=x, y=y)
         web.write_arrays(folder / "tuning.npz", X=x[tuning], y=empty)
-        web.write_arrays(folder / "tuning_truth.npz", truth=y[tuning])
+        web.write_arrays(folder / "tuning_truth.npz", y=y[tuning])
         web.write_plan(
             board,
             folder,
@@ -71,7 +71,7 @@ class WebMembership(Images):
                     "by": "data_split",
                     "limit": web.limit(_TUNING_ROWS, len(schema.answer_columns)),
                     "to": web.by_split(None, None),
-                    "marks": {"tuning": {"truth": "tuning_truth.npz", "measure": "labels"}},
+                    "mark": {"tuning": {"truth": "tuning_truth.npz", "measure": "labels"}},
                 }
             },
             calls=[{"post": "/fit"}],
@@ -85,7 +85,7 @@ class WebMembership(Images):
 
     def _ask(self, board: Board, x: Floats, folder: Path) -> None:
         """Fills the folder of a defense that is asked about these rows, and told nothing."""
-        give_model(board, folder / web.PERSISTENT)
+        give_model(board, folder / MODEL)
         calls = []
         for number, rows in enumerate(web.parts(*x.shape)):
             body = web.write_arrays(folder / f"queries-{number}.npz", X=x[rows])
@@ -112,7 +112,7 @@ class WebMembership(Images):
         }.items():
             rows = people(board, positions, schema.shared)
             web.write_arrays(folder / f"{name}.npz", X=web.inputs(rows, schema), y=web.targets(rows, schema))
-        web.write_arrays(folder / "tuning_truth.npz", truth=member)
+        web.write_arrays(folder / "tuning_truth.npz", y=member)
         self._write_answers(board, folder)
         web.write_plan(
             board,
@@ -131,7 +131,7 @@ class WebMembership(Images):
                     "by": "data_split",
                     "limit": web.limit(max(len(deal.scored), len(known)), 2),
                     "to": web.by_split(None, f"{web.SAID}/scores"),
-                    "marks": {"tuning": {"truth": "tuning_truth.npz", "measure": "membership"}},
+                    "mark": {"tuning": {"truth": "tuning_truth.npz", "measure": "membership"}},
                 }
             },
             target={"/predict": {"answers": "answers.npz", "budget": budget(board.game), "live": True}},

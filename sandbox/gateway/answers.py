@@ -42,7 +42,7 @@ class Target:
         self._plan = plan
         self._rows = np.ascontiguousarray(table.pop("X"), dtype=np.float64)
         self._said = table
-        self._place = {row.tobytes(): number for number, row in enumerate(self._rows.astype(np.float32))}
+        self._place = {key: number for number, key in enumerate(_keys(self._rows))}
         self._inputs, self._outputs = inputs / "answer", outputs / "ask"
         self._count = count
         self._used = 0
@@ -58,7 +58,7 @@ class Target:
                 raise Refused(429, f"The budget of {self._plan.budget} rows leaves {left}; {len(rows)} were asked.")
             self._used += len(rows)
         self._count(len(rows), 0)
-        places = np.array([self._place.get(row.tobytes(), -1) for row in rows.astype(np.float32)])
+        places = np.array([self._place.get(key, -1) for key in _keys(rows)])
         found = {name: values[places] for name, values in self._said.items()}
         new = places < 0
         if new.any():
@@ -99,3 +99,11 @@ class Target:
         self._count(0, len(rows))
         said = arrays((self._inputs / f"{number}.npz").read_bytes(), OWN_BYTES)
         return {name: said[name] for name in self._said}
+
+
+def _keys(rows: Array) -> list[bytes]:
+    """What rows are recognised by: their float32 values, among which there are one zero and one NaN only."""
+    with np.errstate(over="ignore"):
+        values = rows.astype(np.float32) + np.float32(0)
+    values[np.isnan(values)] = np.nan
+    return [row.tobytes() for row in values]

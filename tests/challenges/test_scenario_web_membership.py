@@ -160,7 +160,7 @@ def test_arrays_hold_the_table_in_the_order_of_the_file_contract(
     assert tuning["y"].dtype == np.float64
     assert tuning["y"].shape == (0,)
     truth = unpacked((tmp_path / "web" / "tuning_truth.npz").read_bytes())
-    np.testing.assert_array_equal(truth["truth"], held["y"][:1000])
+    np.testing.assert_array_equal(truth["y"], held["y"][:1000])
 
 
 def test_an_attack_is_told_the_known_records_and_no_truth_about_others(make_board: MakeBoard, tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_an_attack_is_told_the_known_records_and_no_truth_about_others(make_boar
     assert {row.tobytes() for row in members["X"]} == known(True)
     assert {row.tobytes() for row in others["X"]} == known(False)
     tuning = unpacked(gateway.get("/data/attack-success-evaluation", "tuning"))
-    truth = unpacked((tmp_path / "in" / "tuning_truth.npz").read_bytes())["truth"]
+    truth = unpacked((tmp_path / "in" / "tuning_truth.npz").read_bytes())["y"]
     assert truth.dtype == np.bool_
     assert {row.tobytes() for row in tuning["X"][truth]} == known(True)
 
