@@ -1,7 +1,7 @@
 """The shapes of the API. Reads say exactly what DESIGN 5 lets this reader see."""
 
 import math
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 from django.urls import reverse
@@ -230,7 +230,8 @@ class SubmissionSerializer(serializers.ModelSerializer[Submission]):
 
     def _board_of(self, submission: Submission) -> dict[UUID, boards.Row]:
         """Each board is built once for all entries of an answer."""
-        known: dict[tuple[int, str], dict[UUID, boards.Row]] = self.context.setdefault("boards", {})
+        context = cast("dict[str, Any]", self.context)
+        known: dict[tuple[int, str], dict[UUID, boards.Row]] = context.setdefault("boards", {})
         key = (submission.challenge_id, submission.kind)
         if key not in known:
             known[key] = boards.lines(submission.challenge, submission.kind)
