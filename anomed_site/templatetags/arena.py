@@ -12,6 +12,8 @@ from django.utils.translation import gettext, gettext_lazy
 
 from anomed_site import markdown as markdown_module
 from challenges.models import Challenge
+from challenges.scenarios import registry
+from challenges.scenarios.words import Words
 from submissions import boards, logs
 from submissions.boards import Row
 
@@ -76,6 +78,12 @@ def number(value: float | str | None, decimals: int = 2) -> str:
 def level(leak: float | None) -> int:
     """The shade of a leak, 0 to 10."""
     return 0 if leak is None else sum(leak >= bound for bound in LEAK_LEVELS)
+
+
+@register.filter
+def words(challenge: Challenge) -> Words:
+    """What its attacks are after, in the words of its game."""
+    return registry.get(challenge.scenario).words
 
 
 @register.filter

@@ -21,6 +21,7 @@ from challenges.metrics.utility import METRICS_OF
 from challenges.scenarios import options
 from challenges.scenarios.criteria import Criterion
 from challenges.scenarios.options import Option
+from challenges.scenarios.words import Words
 from challenges.schema import Schema
 from challenges.splits import Deal
 
@@ -191,6 +192,8 @@ class Scenario(Images):
     # What each of its leaks says in a sentence, by metric: %(rate)s of 100 and the %(span)s of its interval, %(chance)s
     # of 100 without the release. Metrics that are not named are secrets which attacks find out.
     readings: ClassVar[Mapping[str, Any]] = {}
+    # What boards and matrix say its attacks are after.
+    words: ClassVar[Words]
     # Images of other contracts than anomed/1 that can play it.
     others: ClassVar[Mapping[str, Images]] = {}
 

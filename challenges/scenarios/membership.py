@@ -15,12 +15,13 @@ from challenges.findings import Finding
 from challenges.metrics import bootstrap, membership
 from challenges.metrics.exposure import Told
 from challenges.metrics.rounding import DECIMALS, public
-from challenges.scenarios import resamples, trials
+from challenges.scenarios import resamples, trials, words
 from challenges.scenarios.base import Board, Floats, Game, Leaks, Scenario, require, write_task
 from challenges.scenarios.containers import names_of, people, write_named, write_shuffled
 from challenges.scenarios.criteria import MEMBERSHIP, Criterion
 from challenges.scenarios.outputs import read_rows
 from challenges.scenarios.trials import Trial
+from challenges.scenarios.words import Words
 from challenges.splits import Deal, Flags
 
 MEMBERSHIP_METRICS: Final = ("auc", "tpr")
@@ -38,6 +39,7 @@ class MembershipScenario(Scenario):
     """
 
     criteria: ClassVar[Mapping[str, Criterion]] = MEMBERSHIP
+    words: ClassVar[Words] = words.MEMBERSHIP
     readings: ClassVar[Mapping[str, Any]] = {
         "auc": _(
             "In 100 tries to tell a person in the data from another person, the best attack is right %(rate)s "

@@ -19,7 +19,7 @@ from challenges.features import matrix
 from challenges.findings import Finding
 from challenges.metrics import similarity
 from challenges.metrics.exposure import Told
-from challenges.scenarios import criteria, trials
+from challenges.scenarios import criteria, trials, words
 from challenges.scenarios.anonymised_outputs import read_guesses
 from challenges.scenarios.base import Board, Floats, Game, Leaks, Scenario, Utility, require, write_task
 from challenges.scenarios.containers import names_of, people, write_named
@@ -27,6 +27,7 @@ from challenges.scenarios.criteria import Criterion
 from challenges.scenarios.outputs import read_rows
 from challenges.scenarios.residual import Attempts, residual_leaks
 from challenges.scenarios.trials import Trial
+from challenges.scenarios.words import Words
 from challenges.schema import Column, Schema, TableError
 from challenges.splits import Deal, Flags, Positions, derive, shuffle
 
@@ -53,6 +54,7 @@ class SignalLinkage(Scenario):
     )
     defense_steps: ClassVar[tuple[str, ...]] = ("release",)
     criteria: ClassVar[Mapping[str, Criterion]] = criteria.LINKAGE
+    words: ClassVar[Words] = words.LINKAGE
     readings: ClassVar[Mapping[str, Any]] = {
         "linkage": _(
             "By an earlier recording it finds the released recording of %(rate)s of 100 people in the data%(span)s. "

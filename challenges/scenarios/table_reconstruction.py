@@ -17,7 +17,7 @@ from challenges.findings import Finding
 from challenges.metrics import risk, similarity
 from challenges.metrics.exposure import Told
 from challenges.metrics.utility import HIGHER_IS_BETTER
-from challenges.scenarios import trials, web
+from challenges.scenarios import trials, web, words
 from challenges.scenarios.anonymised_outputs import read_anonymised, read_guesses
 from challenges.scenarios.base import Board, Game, Images, Leaks, Scenario, Utility, require, write_task
 from challenges.scenarios.containers import names_of, people, write_named, write_shuffled
@@ -36,6 +36,7 @@ from challenges.scenarios.table_release import (
 )
 from challenges.scenarios.trials import Trial
 from challenges.scenarios.web_reconstruction import WebReconstruction
+from challenges.scenarios.words import Words
 from challenges.schema import Column, Schema, TableError
 from challenges.splits import Deal
 
@@ -56,6 +57,7 @@ class TableReconstruction(Scenario):
     )
     defense_steps: ClassVar[tuple[str, ...]] = ("release",)
     criteria: ClassVar[Mapping[str, Criterion]] = RECONSTRUCTION
+    words: ClassVar[Words] = words.RECONSTRUCTION
     others: ClassVar[Mapping[str, Images]] = {web.CONTRACT: WebReconstruction()}
     sentences: ClassVar[Mapping[str, tuple[Any, Any]]] = {
         "known-and-secret": (

@@ -1,5 +1,6 @@
 """The boards and the matrix: what they say, what they cost, and how browsers keep them fresh."""
 
+import html
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from challenges.models import Challenge
+from challenges.scenarios import registry
+from challenges.scenarios.base import Scenario
 from submissions.boards import board
 from submissions.models import Duel, Standing, Submission, Team
 
@@ -36,6 +39,22 @@ def test_the_number_of_queries_does_not_grow(
     few = queries(browsers[who], url)
     field(28)
     assert queries(browsers[who], url) == few
+
+
+@pytest.mark.parametrize("scenario", registry.SCENARIOS.values(), ids=lambda scenario: scenario.slug)
+def test_pages_speak_the_words_of_their_game(clinic: Challenge, scenario: Scenario) -> None:
+    Challenge.objects.update(scenario=scenario.slug)
+    boards, matrix = (
+        html.unescape(Client().get(reverse(name, args=[clinic.slug])).content.decode())
+        for name in ("challenge_boards", "challenge_matrix")
+    )
+    assert str(scenario.words.worst_leak) in boards
+    assert str(scenario.words.first_attack) in boards
+    assert str(scenario.words.cells) in matrix
+    is_about_membership = "auc" in scenario.readings
+    for page in (boards, matrix):
+        assert ("who was in the data" in page) == is_about_membership
+        assert is_about_membership or "membership" not in page.lower()
 
 
 def test_the_board_ranks_and_marks_ones_own(browsers: dict[str, Client], clinic: Challenge, field: Field) -> None:
