@@ -101,6 +101,7 @@ def _docker_run(run: Any, engine_id: str) -> float:
         gpus=[],
         inputs="-",
         outputs="-",
+        hosts="-",
         conf=conf(),
         demanded=run.walls,
     )["HostConfig"]

@@ -244,6 +244,7 @@ class Attempt:
             gpus=self._leased,
             inputs=chamber.inputs,
             outputs=chamber.outputs,
+            hosts=chamber.hosts,
             conf=conf(),
             demanded=run.walls,
             cdi=devices.by_cdi(run.host.engine if run.host else {}),

@@ -45,7 +45,8 @@ class Restarted(EngineFault):
 class Chamber:
     """Two volumes for one run, kept by a holder that keeps some more: `number` is their place in it.
 
-    `holder_id` names the holder in labels, `holder` is its container, `volumes` are all that it keeps.
+    `holder_id` names the holder in labels, `holder` is its container, `volumes` are all that it keeps, `hosts` is the
+    file that the engine has written to be its /etc/hosts, by its path on the engine's machine.
     """
 
     holder_id: str
@@ -54,6 +55,7 @@ class Chamber:
     volumes: tuple[str, ...]
     output_mb: int
     born: float
+    hosts: str
 
     @property
     def inputs(self) -> str:
@@ -119,7 +121,8 @@ class Engine(EngineImages):
             )
             container = str(client.create_container_from_config(config, name=f"{prefix}-holder")["Id"])
             client.start(container)
-        return [Chamber(holder_id, container, number, volumes, output_mb, born) for number in range(count)]
+            hosts = str(client.inspect_container(container)["HostsPath"])
+        return [Chamber(holder_id, container, number, volumes, output_mb, born, hosts) for number in range(count)]
 
     def put(self, chamber: Chamber, folder: Path) -> None:
         """Copies a folder's content to /input."""
@@ -173,7 +176,10 @@ class Engine(EngineImages):
             raise NotThere(f"the holder {holder_id} does not run")
         count = len(self.volumes(**{HOLDER: holder_id})) // 2
         volumes = _volumes(f"{self.prefix}-{holder_id}", count)
-        return Chamber(holder_id, running[0]["Id"], number, volumes, output_mb, float(running[0]["Labels"][BORN]))
+        with asking("look at the holder"):
+            hosts = str(self._client.inspect_container(running[0]["Id"])["HostsPath"])
+        born = float(running[0]["Labels"][BORN])
+        return Chamber(holder_id, running[0]["Id"], number, volumes, output_mb, born, hosts)
 
     # -- containers
 

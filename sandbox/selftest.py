@@ -56,6 +56,7 @@ def _tried(engine: Engine, holder_id: str, demanded: list[str]) -> list[str]:
             gpus=[],
             inputs=chamber.inputs,
             outputs=chamber.outputs,
+            hosts=chamber.hosts,
             conf=conf(),
             demanded=demanded,
         )

@@ -36,6 +36,14 @@ def _host(name: str, value: Any) -> Callable[[Config], None]:
     return without
 
 
+def _network(mode: str) -> Callable[[Config], None]:
+    def without(config: Config) -> None:
+        config["HostConfig"]["NetworkMode"] = mode
+        config.pop("NetworkDisabled")  # with which the engine looks at no mode
+
+    return without
+
+
 def _without_host(*names: str) -> Callable[[Config], None]:
     def without(config: Config) -> None:
         for name in names:
@@ -102,8 +110,8 @@ def _env(config: Config) -> None:
 
 
 MUTATIONS = [
-    Mutation("network", "NetworkMode none", _host("NetworkMode", "bridge")),
-    Mutation("network-host", "NetworkMode none (the host's instead)", _host("NetworkMode", "host")),
+    Mutation("network", "NetworkMode none, NetworkDisabled", _network("bridge")),
+    Mutation("network-host", "NetworkMode none, NetworkDisabled (the host's instead)", _network("host")),
     Mutation("read-only-root", "ReadonlyRootfs", _host("ReadonlyRootfs", False)),
     Mutation("capabilities", "CapDrop ALL", _without_host("CapDrop")),
     Mutation("no-new-privileges", "no-new-privileges", _security("no-new-privileges", [])),

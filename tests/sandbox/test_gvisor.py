@@ -133,6 +133,7 @@ def test_only_what_demands_it_runs_in_gvisor():
             gpus=[],
             inputs="in",
             outputs="out",
+            hosts="hosts",
             conf=walls.Conf(),
             demanded=demanded,
         )["HostConfig"]

@@ -200,7 +200,7 @@ class TestLeases:
         assert (run.state, run.faults, run.lost_leases) == (Run.State.QUEUED, 0, 19)
         for state in (Run.State.QUEUED, Run.State.FAILED):
             attempt = worker.Attempt(leases.claim("me"))
-            attempt._chambers.append(Chamber("holder", "container", 0, (), 1, 0))
+            attempt._chambers.append(Chamber("holder", "container", 0, (), 1, 0, "hosts"))
             worker._fault(attempt, Unreachable("it has just gone"))
             Host.objects.update(avoid_until=None)
             run.refresh_from_db()

@@ -65,6 +65,7 @@ def trial(engine, host):
         gpus=[],
         inputs=chamber.inputs,
         outputs=chamber.outputs,
+        hosts=chamber.hosts,
         conf=walls.Conf(),
     )
     yield config, engine.try_out({**config, "Cmd": ["/probe"]}, chamber, 30)

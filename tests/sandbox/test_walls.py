@@ -145,11 +145,16 @@ def test_everything_that_a_shell_can_try(run):
     script = "".join(
         f"if ({command}) >/dev/null 2>&1; then echo 'worked: {name}'; fi; " for name, command in attempts.items()
     )
+    script += (
+        "nc -l -p 5000 < /dev/null & sleep 1; nc 127.0.0.1 5000 < /dev/null && echo talks to itself; cat /etc/hosts; "
+    )
     script += "rm -f /output/sh; cat /proc/self/status; head -c 17 /proc/1/cmdline; echo yes > /output/answer.txt"
     ended = run(script)
     log = ended.log_path.read_text()
     assert ended.state == Run.State.SUCCEEDED, ended.detail
     assert "worked" not in log, log
+    assert "talks to itself" in log
+    assert "localhost" in log
     assert "NoNewPrivs:\t1" in log
     assert "Seccomp:\t2" in log
     assert "CapEff:\t0000000000000000" in log
@@ -200,6 +205,7 @@ def test_options_as_the_engine_sees_them(engine, host, queue, monkeypatch):
     assert config["User"] == "65534:65534"
     assert config["Healthcheck"] == {"Test": ["NONE"]}
     assert config["Labels"][RUN]
+    assert config["NetworkDisabled"] is True
     assert options["NetworkMode"] == "none"
     assert options["ReadonlyRootfs"] is True
     assert options["CapDrop"] == ["ALL"]
@@ -218,7 +224,11 @@ def test_options_as_the_engine_sees_them(engine, host, queue, monkeypatch):
         "fsize": 1 << 30,
     }
     assert options["LogConfig"]["Config"] == {"max-size": "1m", "max-file": "2"}
-    assert {mount["Destination"]: mount["RW"] for mount in seen["Mounts"]} == {"/input": False, "/output": True}
+    assert {mount["Destination"]: mount["RW"] for mount in seen["Mounts"]} == {
+        "/input": False,
+        "/output": True,
+        "/etc/hosts": False,
+    }
 
 
 @pytest.mark.parametrize("cdi", [False, True])
@@ -231,6 +241,7 @@ def test_gpus_are_asked_for_by_their_uuid(cdi):
         gpus=["GPU-1", "MIG-2"],
         inputs="in",
         outputs="out",
+        hosts="hosts",
         conf=conf(),
         cdi=cdi,
     )

@@ -13,7 +13,9 @@ def connect(address, port, family=socket.AF_INET, kind=socket.SOCK_STREAM):
         if kind == socket.SOCK_DGRAM:
             return talk.recv(100)
 """
-_ONLY_LOOPBACK = "The container has no network: no interface but a loopback of its own (NetworkMode none)."
+_ONLY_LOOPBACK = (
+    "The container has no network: no interface but a loopback of its own (NetworkMode none, NetworkDisabled)."
+)
 _FAMILIES = "Our seccomp profile allows UNIX, INET and INET6 sockets only."
 
 
