@@ -16,7 +16,7 @@ from django.utils import timezone
 from patience import until
 
 from sandbox import adoption, chambers, leases, reaper, troubles, wakeups, worker
-from sandbox.engine import RUN, Engine
+from sandbox.engine import RUN, Engine, labels_of
 from sandbox.hosts import engine_of
 from sandbox.models import Host, Run, Slot
 from sandbox.reasons import Reason
@@ -137,7 +137,7 @@ class TestAdoption:
         [chamber] = engine.prepare("half", 8, DEAD, 1)
         supply(claimed.host, run.image)
         config = attempt._config(chamber)
-        engine.create(config, worker.labels_of(str(run.pk), 1, DEAD, chamber, config))
+        engine.create(config, labels_of(str(run.pk), 1, DEAD, chamber, config))
         assert worker.work() == 1
         run.refresh_from_db()
         assert (run.state, run.attempt) == (Run.State.SUCCEEDED, 2)
