@@ -393,7 +393,7 @@ def page(who: User, address: str) -> str:
 def test_a_team_reads_it_on_the_page_of_its_attack(judged: dict[str, Submission], ben: User, ada: User) -> None:
     good, bad = page(ben, judged["honest"].get_absolute_url()), page(ada, judged["cheat"].get_absolute_url())
     assert "did as well as guessing" in good
-    assert re.search(r"AUC 0\.\d\d, leak −?0\.\d\d \(−?0\.\d\d to −?0\.\d\d\)", good)
+    assert re.search(r"AUC 0\.\d\d\. Leak −?0\.\d\d \(−?0\.\d\d to −?0\.\d\d\)", good)
     assert "more than chance" in bad
     assert "the organisers look into it" in bad
 
@@ -408,7 +408,7 @@ def test_organisers_find_whom_it_caught(judged: dict[str, Submission], olga: Use
     oversight = page(olga, "/challenges/clinic/oversight/")
     assert "More than chance." in oversight
     assert judged["cheat"].get_absolute_url() in oversight
-    assert "development phase: 1 at chance, 0 to come, 0 failed." in oversight
+    assert "In the development phase: 1 at chance, 0 to come, 0 failed." in oversight
 
 
 def test_every_duel_of_whom_it_caught_can_be_voided_there(
