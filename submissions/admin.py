@@ -60,15 +60,17 @@ class TeamAdmin(_ReadOnly):
 @admin.register(Submission)
 class SubmissionAdmin(_ReadOnly):
     challenge_lookup = "challenge"
-    list_display = ("name", "challenge", "kind", "role", "team", "state", "active", "failure_reason", "created_at")
-    list_filter = (("challenge", OwnChallenges), "kind", "state", "role")
+    list_display = (
+        "name", "challenge", "kind", "role", "contract", "team", "state", "active", "failure_reason", "created_at",
+    )  # fmt: skip
+    list_filter = (("challenge", OwnChallenges), "kind", "contract", "state", "role")
     list_select_related = ("challenge", "team")
     search_fields = ("name", "team__name", "note")
     date_hierarchy = "created_at"
     actions = ("disqualify",)
     fields = (
-        "id", "challenge", "team", "kind", "role", "name", "note", "image", "state", "active", "picked", "late",
-        "failure_reason", "failure_cause", "created_at", "ready_at", "ended_at",
+        "id", "challenge", "team", "kind", "role", "contract", "name", "note", "image", "state", "active", "picked",
+        "late", "failure_reason", "failure_cause", "created_at", "ready_at", "ended_at",
     )  # fmt: skip
 
     def has_disqualify_permission(self, request: HttpRequest) -> bool:

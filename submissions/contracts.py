@@ -25,6 +25,11 @@ def refusal(challenge: Challenge, contract: str) -> str:
     return ""
 
 
+def playable(challenge: Challenge) -> list[str]:
+    """The contracts whose images can play the challenge, the platform's own first."""
+    return [contract for contract in Contract.values if not refusal(challenge, contract)]
+
+
 def of_image(image: Image) -> str:
     """What the image's label says, or else the platform's own contract."""
-    return image.labels.get(LABEL, Contract.FILES)
+    return image.labels.get(LABEL) or Contract.FILES

@@ -1,5 +1,6 @@
 """What participants fill in."""
 
+from collections.abc import Collection
 from typing import Any
 
 from django import forms
@@ -73,9 +74,16 @@ class SubmitForm(forms.Form):
         widget=forms.NumberInput(attrs={"step": "any"}),
     )
 
-    def __init__(self, *args: Any, can_enter: bool, is_organiser: bool, **kwargs: Any) -> None:
-        """Organisers may also enter anchors and baselines; without a team of their own, only those."""
+    def __init__(
+        self, *args: Any, can_enter: bool, is_organiser: bool, contracts: Collection[str], **kwargs: Any
+    ) -> None:
+        """Organisers may also enter anchors and baselines; without a team of their own, only those.
+
+        Nobody is asked for the contract where only one of `contracts` can be played.
+        """
         super().__init__(*args, **kwargs)
+        if len(contracts) < 2:
+            del self.fields["contract"]
         if is_organiser:
             roles = [choice for choice in Submission.Role.choices if can_enter or choice[0] != Submission.Role.ENTRY]
             self.fields["role"] = forms.ChoiceField(
@@ -87,4 +95,5 @@ class SubmitForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or {}
         cleaned.setdefault("role", Submission.Role.ENTRY)
+        cleaned.setdefault("contract", "")
         return cleaned

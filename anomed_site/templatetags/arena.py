@@ -75,6 +75,12 @@ def number(value: float | str | None, decimals: int = 2) -> str:
 
 
 @register.filter
+def grouped(value: int) -> str:
+    """A large whole number with its thousands set apart."""
+    return number_format(value, 0, force_grouping=True)
+
+
+@register.filter
 def level(leak: float | None) -> int:
     """The shade of a leak, 0 to 10."""
     return 0 if leak is None else sum(leak >= bound for bound in LEAK_LEVELS)

@@ -155,6 +155,10 @@ class Images(ABC):
 
     # Live questions: an attack asks a release's defense about rows that nobody has an answer for yet
 
+    def query_budget(self, game: Game) -> int | None:
+        """How many rows an attack may ask a release about in one duel; None where nothing can be asked."""
+        return None
+
     def write_questions(self, board: Board, asked: Path, folder: Path) -> int:
         """Fills `folder`, which becomes /input of a run of the defense's last step, with the rows in the hostile npz
         `asked` (its array X, as in `web.inputs`); returns their number.

@@ -174,6 +174,10 @@ class WebMembership(Images):
 
     # Live questions
 
+    def query_budget(self, game: Game) -> int | None:
+        """The setting of the challenge."""
+        return budget(game)
+
     def write_questions(self, board: Board, asked: Path, folder: Path) -> int:
         """The predict step with other queries."""
         rows = web_answers.read_asked(asked, board.game.schema)

@@ -15,6 +15,7 @@ FIRST_PAUSE, LONGEST_PAUSE, SLOWER = 0.5, 3.0, 1.3
 OUTAGES = 12  # failed reads in a row; with pauses of up to 10 s this bears a restart of the server
 LONGEST_OUTAGE_PAUSE = 10.0
 LOG_LINES = 25
+ROUTE_HEADS = {"step": "step", "request": "route", "by": "asked by", "status": "status", "outcome": "result"}
 NEXT = {
     "uploading": "the archive is being uploaded",
     "checking": "the archive is being checked",
@@ -75,11 +76,23 @@ def show(submission: Json, voice: Voice) -> None:
     voice.say(f"{submission['kind']} {submission['id']} in {submission['challenge']}: {title}")
     for line in news(submission):
         voice.say(line)
+    show_exchanges(submission, voice)
     if is_over(submission):
         for line in ending(submission):
             voice.say(line)
     else:
         voice.say(f"  now: {progress(submission)}")
+
+
+def show_exchanges(submission: Json, voice: Voice) -> None:
+    """Of an entry that is a web server: the routes of its rehearsal, and how much it asked defenses about."""
+    rows = [route | {"step": step["step"]} for step in submission["steps"] for route in step.get("routes") or ()]
+    if rows:
+        voice.table("Routes of the rehearsal", ROUTE_HEADS, rows)
+    asked = submission.get("questions") or {}
+    for found in asked.get("defenses") or ():
+        most = "" if asked.get("exact") or not found["rows"] else "up to "
+        voice.say(f"  asked {found['name']}: {most}{found['rows']} of {asked['budget']} rows")
 
 
 def is_over(submission: Json) -> bool:
@@ -120,12 +133,13 @@ def progress(submission: Json) -> str:
 
 
 def conclude(api: Api, submission: Json, voice: Voice) -> Status:
-    """Says how it ended; for a failed rehearsal with the last lines of its log."""
+    """Says how it ended; for a failed rehearsal with its routes and the last lines of its log."""
     state = submission["state"]
     if not voice.as_json:
         for line in ending(submission):
             voice.say(line, style={"scored": "green", "failed": "red"}.get(state, ""))
         if (submission.get("failure") or {}).get("reason") == "rehearsal_failed" or _failed_in_rehearsal(submission):
+            show_exchanges(submission, voice)
             _show_log_end(api, submission["id"], voice)
     return Status.SCORED if state == "scored" or submission.get("sealed") else Status.FAILED
 

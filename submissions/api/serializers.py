@@ -12,7 +12,7 @@ from rest_framework import serializers
 from challenges.models import Challenge
 from sandbox.contracts import Contract
 from sandbox.models import Run
-from submissions import blindness, boards, timeline
+from submissions import blindness, boards, exchanges, timeline
 from submissions.models import Duel, Step, Submission
 
 
@@ -142,11 +142,37 @@ class FailureSerializer(serializers.Serializer[Any]):
     detail = serializers.CharField()
 
 
+class RouteSerializer(serializers.Serializer[Any]):
+    """A route of the exchange with a web server, on the public sample."""
+
+    request = serializers.CharField(help_text="Method and address, as called or asked for.")
+    by = serializers.ChoiceField(choices=["platform", "server"], help_text="Who asks.")
+    status = serializers.IntegerField(
+        allow_null=True, help_text="Of the last answer; 0: there was none, null: nobody asked."
+    )
+    outcome = serializers.ChoiceField(choices=["answered", "failed", "refused", "silent", "unasked"])
+
+
+class AskedSerializer(serializers.Serializer[Any]):
+    defense = serializers.UUIDField(source="defense.pk")
+    name = serializers.CharField(source="defense.name")
+    rows = serializers.IntegerField()
+
+
+class QuestionsSerializer(serializers.Serializer[Any]):
+    """What an attack that is a web server asked defenses about in its duels that are over."""
+
+    budget = serializers.IntegerField(help_text="Rows that it may ask about in each duel.")
+    exact = serializers.BooleanField(help_text="For organisers; else rows are rounded up to quarters of the budget.")
+    defenses = AskedSerializer(many=True)
+
+
 class StepSerializer(serializers.Serializer[Any]):
     step = serializers.CharField()
     rehearsal = serializers.BooleanField()
     state = serializers.ChoiceField(choices=Run.State.choices)
     seconds = serializers.IntegerField(allow_null=True, help_text="Private runs: rounded up to 30 s.")
+    routes = RouteSerializer(many=True, help_text="Rehearsals of web servers.")
 
 
 class DuelCountSerializer(serializers.Serializer[Any]):
@@ -187,6 +213,7 @@ class SubmissionSerializer(serializers.ModelSerializer[Submission]):
     steps = serializers.SerializerMethodField()
     duels = serializers.SerializerMethodField()
     score = serializers.SerializerMethodField()
+    questions = serializers.SerializerMethodField()
     control = serializers.SerializerMethodField()
     upload = serializers.SerializerMethodField()
     url = serializers.SerializerMethodField()
@@ -196,7 +223,7 @@ class SubmissionSerializer(serializers.ModelSerializer[Submission]):
         fields = (
             "id", "challenge", "kind", "role", "contract", "name", "note", "state", "active", "picked", "late",
             "sealed", "created_at", "declared_epsilon", "declared_delta", "failure", "steps", "duels", "score",
-            "control", "upload", "url",
+            "questions", "control", "upload", "url",
         )  # fmt: skip
 
     def get_sealed(self, submission: Submission) -> bool:
@@ -236,6 +263,14 @@ class SubmissionSerializer(serializers.ModelSerializer[Submission]):
         if key not in known:
             known[key] = boards.lines(submission.challenge, submission.kind)
         return known[key]
+
+    @extend_schema_field(QuestionsSerializer(allow_null=True))
+    def get_questions(self, submission: Submission) -> dict[str, Any] | None:
+        if submission.contract != Contract.WEB:
+            return None
+        exact = submission.challenge.is_organiser(self.context["request"].user)
+        asked = exchanges.questions(submission, exact=exact)
+        return None if asked is None else dict(QuestionsSerializer(asked).data)
 
     @extend_schema_field(ControlSerializer(allow_null=True))
     def get_control(self, submission: Submission) -> dict[str, Any] | None:
@@ -343,4 +378,14 @@ def step_facts(step: Step) -> dict[str, Any]:
         "rehearsal": step.is_rehearsal,
         "state": step.run.state,
         "seconds": None if seconds is None else max(1, math.ceil(seconds)),
+        "routes": [
+            {
+                "request": route.request,
+                "by": "platform" if route.called else "server",
+                "status": route.status,
+                "outcome": route.outcome,
+            }
+            for exchange in exchanges.of_rehearsal([step])
+            for route in exchange.all
+        ],
     }

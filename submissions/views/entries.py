@@ -15,7 +15,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from challenges.models import Phase
 from sandbox.models import Run
-from submissions import actions, blindness, boards, finals, logs, quotas, timeline
+from submissions import actions, blindness, boards, exchanges, finals, logs, quotas, timeline
 from submissions.models import Step, Submission
 from submissions.states import READY, UNDER_WAY, State
 from submissions.views.common import (
@@ -82,6 +82,8 @@ def detail(request: SiteRequest, pk: Any) -> HttpResponse:
         way=way,
         row=_row(submission, here, submission.first_phase or here.challenge.development),
         control=None if submission.is_defense else blindness.public(submission),
+        exchanges=exchanges.of_rehearsal(way.rehearsal),
+        questions=exchanges.questions(submission, exact=here.is_organiser),
         shown_row=_row(submission, here, here.challenge.shown_phase),
         tail=_tail(way),
         private_runs=_private_runs(submission) if here.is_organiser else (),

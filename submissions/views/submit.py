@@ -8,7 +8,8 @@ from django.shortcuts import redirect, render
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
 from django.views.decorators.http import require_http_methods
 
-from submissions import actions, quotas, uploads
+from sandbox.contracts import Contract
+from submissions import actions, contracts, quotas, uploads
 from submissions.forms import SubmitForm
 from submissions.models import Submission
 from submissions.registry import conf as registry
@@ -56,7 +57,13 @@ def _may_enter(here: Visit) -> bool:
 
 
 def _form(here: Visit, *posted: Any, **more: Any) -> SubmitForm:
-    return SubmitForm(*posted, can_enter=here.team is not None, is_organiser=here.is_organiser, **more)
+    return SubmitForm(
+        *posted,
+        can_enter=here.team is not None,
+        is_organiser=here.is_organiser,
+        contracts=contracts.playable(here.challenge),
+        **more,
+    )
 
 
 def _enter(request: HttpRequest, here: Visit, entry: dict[str, Any]) -> Submission:
@@ -82,6 +89,7 @@ def _page(request: HttpRequest, here: Visit, form: SubmitForm, *, status: int = 
     context = here.context(
         tab="submissions",
         form=form,
+        takes_servers=Contract.WEB in contracts.playable(here.challenge),
         quota=quotas.left(here.team) if here.team else None,
         registry=registry.conf().address,
         push_to=names.address(here.team) if here.team and registry.enabled() else "",

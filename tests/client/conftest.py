@@ -53,6 +53,7 @@ class Arena:
             "challenge": challenge,
             "kind": body["kind"],
             "role": body.get("role"),
+            "contract": body.get("contract", ""),
             "name": body.get("name") or body["file_name"],
             "note": body["note"],
             "state": "uploading",

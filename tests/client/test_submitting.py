@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -203,6 +204,43 @@ def test_a_failed_rehearsal_shows_reason_and_log(signed_in: Arena, anomed: Anome
     start = told.index("failed: rehearsal_failed (crashed)")
     assert told[start + 1 : start + 4] == ["The rehearsal ended with an error.", "exit 1", "Read the log."]
     assert told[-1] == "  | ModuleNotFoundError: No module named 'torch'"
+
+
+ROUTES = [
+    {"request": "POST /fit", "by": "platform", "status": 500, "outcome": "failed"},
+    {"request": "GET /data/\x1b[31mred", "by": "server", "status": 404, "outcome": "refused"},
+    {"request": "POST /utility/deanonymizer", "by": "server", "status": None, "outcome": "unasked"},
+]
+
+
+def test_a_web_server_is_entered_as_one(signed_in: Arena, anomed: Anomed, archive: Path) -> None:
+    anomed("submit", "demo", "--attack", archive, "--full", "--contract", "web/1")
+    anomed("submit", "demo", "--attack", archive, "--full")
+    assert [entry["contract"] for entry in signed_in.submissions.values()] == ["web/1", ""]
+    refused = anomed("submit", "demo", "--attack", archive, "--full", "--contract", "web/2")
+    assert (refused.returncode, refused.stderr) == (2, "--contract takes anomed/1 or web/1.\n")
+
+
+def test_the_routes_of_a_failed_rehearsal_are_shown(signed_in: Arena, anomed: Anomed, archive: Path) -> None:
+    failure = {"reason": "rehearsal_failed", "cause": "crashed", "sentence": "It ended.", "hint": "", "detail": ""}
+    steps = [REHEARSED | {"state": "failed", "routes": ROUTES}]
+    signed_in.story = [{"state": "failed", "failure": failure, "steps": steps}]
+    done = anomed("submit", "demo", "--attack", archive, "--full", "--wait")
+    assert done.returncode == 1
+    lines = [re.split(r"\s*[│┃|]\s*", line.strip("│┃ ")) for line in done.stdout.splitlines()]
+    assert ["fit", "POST /fit", "platform", "500", "failed"] in lines
+    assert ["fit", "POST /utility/deanonymizer", "server", "–", "unasked"] in lines
+    assert "\x1b" not in done.stdout
+
+
+def test_status_says_how_much_an_attack_has_asked(signed_in: Arena, anomed: Anomed, archive: Path) -> None:
+    asked = {"budget": 400, "exact": False, "defenses": [{"defense": "0", "name": "linear", "rows": 100}]}
+    signed_in.story = [{"state": "scored", "questions": asked}]
+    anomed("submit", "demo", "--attack", archive, "--full")
+    (id,) = signed_in.submissions
+    assert "  asked linear: up to 100 of 400 rows\n" in anomed("status", id).stdout
+    asked["exact"] = True
+    assert "  asked linear: 100 of 400 rows\n" in anomed("status", id).stdout
 
 
 def test_nobody_waits_for_what_is_secret_until_the_reveal(signed_in: Arena, anomed: Anomed, archive: Path) -> None:
