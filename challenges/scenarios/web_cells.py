@@ -123,7 +123,7 @@ def _read(table: pa.Table, column: Column, held: dict[str, int], caps: Caps) -> 
     values = table.column(column.name).combine_chunks()
     closed = "both"
     if isinstance(values.type, pa.BaseExtensionType):
-        closed, values = _closed(values.type), values.storage
+        closed, values = _closed(values.type, column), values.storage
     if _holds_text(values.type):
         return _of_texts(texts_of(column.name, values, caps), column)
     if _is_list(values.type):
@@ -137,9 +137,13 @@ def _read(table: pa.Table, column: Column, held: dict[str, int], caps: Caps) -> 
     return _coded([read(number, column) for number in distinct.tolist()], codes, column)
 
 
-def _closed(kind: Any) -> str:
-    """Which ends a column of pd.Interval holds. Whatever else a container can name by a type is told by its values."""
-    return str(kind.closed) if kind.extension_name == "pandas.interval" else "both"
+def _closed(kind: Any, column: Column) -> str:
+    """Which ends a column of pd.Interval holds. Raises TableError for other types that pandas adds."""
+    if kind.extension_name != "pandas.interval":
+        raise TableError(
+            f"The column “{column.name}” holds neither numbers nor flags nor texts, nor ranges of numbers."
+        )
+    return str(kind.closed)
 
 
 def _coded(distinct: Iterable[Cell], codes: NDArray[Any], column: Column) -> Cells:

@@ -19,6 +19,8 @@ from challenges.splits import Positions
 
 # What a defense may tune by is a part of its training data: no other rows are its own.
 _TUNING_ROWS: Final = 1000
+# A proxy may answer /fit while the fit goes on: it is over when the model answers.
+_PROBE_ROWS: Final = 5
 
 QUERY_BUDGET: Final = Option(
     "query_budget",
@@ -58,6 +60,7 @@ class WebMembership(Images):
         web.write_arrays(folder / "training.npz", X=x, y=y)
         web.write_arrays(folder / "tuning.npz", X=x[tuning], y=empty)
         web.write_arrays(folder / "tuning_truth.npz", y=y[tuning])
+        web.write_arrays(folder / "probe.npz", X=x[:_PROBE_ROWS])
         web.write_plan(
             board,
             folder,
@@ -74,7 +77,7 @@ class WebMembership(Images):
                     "mark": {"tuning": {"truth": "tuning_truth.npz", "measure": "labels"}},
                 }
             },
-            calls=[{"post": "/fit"}],
+            calls=[{"post": "/fit"}, {"post": "/predict", "body": "probe.npz"}],
         )
 
     def _write_predict(self, board: Board, folder: Path) -> None:

@@ -44,7 +44,7 @@ def test_the_gateway_reads_the_plans_of_model_membership(make_board: MakeBoard, 
     board = released(make_board(), tmp_path / "release")
     fit = planned("fit", board, tmp_path / "fit")
     assert fit.seconds == 60
-    assert [(call.method, call.route) for call in fit.calls] == [("POST", "/fit")]
+    assert [(call.method, call.route) for call in fit.calls] == [("POST", "/fit"), ("POST", "/predict")]
     assert not fit.target
 
     fitted = replace(board, previous=tmp_path / "release" / "fit" / "result")

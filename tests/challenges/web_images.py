@@ -103,7 +103,8 @@ class Anonymizer:
         return b""
 
     def predict(self, gateway: Gateway, body: bytes) -> bytes:
-        with np.load(gateway.inputs / "model" / "nearest.npz") as model:
+        fitted = gateway.outputs / "model"  # in the exchange of its fit
+        with np.load((fitted if fitted.exists() else gateway.inputs / "model") / "nearest.npz") as model:
             shares = answers_by_age(unpacked(body)["X"][:, 0], model["age"], model["y"])
         return packed(prediction=shares.argmax(axis=1)) if self.labels else packed(prediction=shares)
 
