@@ -11,11 +11,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from scipy.spatial.distance import cdist
 
-from challenges import tables
+from challenges import features, splits, tables
 from challenges.metrics import bootstrap, membership
 from challenges.scenarios import registry
 from challenges.scenarios.base import Board, OutputProblem
+from challenges.scenarios.membership import estimates
 from challenges.scenarios.synthetic_membership import SyntheticMembership, uniform_table
 
 MakeBoard = Callable[..., Board]
@@ -136,6 +138,29 @@ def test_a_copy_leaks_and_independent_columns_do_not(
     assert leaks.replicates.shape == (bootstrap.RESAMPLES, 2, 2)
     assert low <= leaks.values[:, 0].mean() <= high
     assert SCENARIO.metrics(board.game) == ("auc", "tpr")
+
+
+@pytest.mark.parametrize("decimals", [9, 1, 0])
+def test_errors_are_honest_for_an_attack_that_says_the_same_in_every_deal(board_of: MakeBoard, decimals: int) -> None:
+    """A nearest neighbour in a table that knows nobody: its scores follow from the records, and are tied when rounded.
+
+    Over fresh coins for the same people, the leak A in standard errors must spread by one around zero.
+    """
+    board = board_of(folds=2)
+    table, schema, deal = tables.read(board.table), board.game.schema, board.deal
+    asked, invented = (
+        features.matrix(rows, schema, schema.shared)
+        for rows in (table.iloc[deal.scored], uniform_table(schema, len(deal.train), seed=5))
+    )
+    spread = np.nanstd(invented, axis=0) + 1e-9
+    apart = cdist(np.nan_to_num(asked / spread), np.nan_to_num(invented / spread), "cityblock")
+    scores = -np.round(apart.min(axis=1), decimals)
+    off = []
+    for number in range(300):
+        values, errors = estimates(splits.dealt_again(deal, table, schema, key=b"%d" % number), scores)
+        off.append(values[:, 0].mean() / (np.sqrt((errors[:, 0] ** 2).sum()) / len(errors)))
+    assert abs(np.mean(off)) < 3 / np.sqrt(len(off))
+    assert 0.87 < np.std(off) < 1.13  # three of its own standard errors
 
 
 def test_nothing_an_attack_gets_betrays_membership(board_of: MakeBoard, tmp_path: Path) -> None:
