@@ -13,6 +13,7 @@ from django.conf import settings
 from django.db.models import Q
 
 from challenges.models import Challenge, Phase
+from challenges.scenarios import registry
 from sandbox.models import Run
 from sandbox.retention import Tally, before, folders_by_id, is_stray, remove, report, size_of
 from submissions import uploads
@@ -24,8 +25,8 @@ class StepKeeper:
     """Keeps for the sandbox what entries still need: see `sandbox.retention.Keeper`."""
 
     def results(self, runs: Collection[UUID]) -> set[UUID]:
-        """Results of entries on their way to a release, those that a waiting step reads, and those of duels that may
-        be measured again with the next attack.
+        """Results of entries on their way to a release, those that a waiting step reads, those of duels that may
+        be measured again with the next attack, and the models of defenses in play where attacks may ask them live.
 
         An entry in a final is called scored all the while; what its last step spoils may be repeated until the reveal.
         """
@@ -44,6 +45,7 @@ class StepKeeper:
             *unfinished.values_list("run", flat=True),
             *read.values_list("previous__run", flat=True),
             *played.values_list("run", flat=True),
+            *_asked_live(runs),
         }
 
     def images(self, images: Collection[int], since: datetime) -> set[int]:
@@ -51,6 +53,20 @@ class StepKeeper:
         entries = Submission.objects.filter(image__in=images)
         in_play = entries.exclude(pk__in=Submission.objects.long_over(since))
         return {image for image in in_play.values_list("image_id", flat=True) if image is not None}
+
+
+def _asked_live(runs: Collection[UUID]) -> set[UUID]:
+    """What earlier steps left to the last step of a defense that answers live questions, of twins of anchors too.
+
+    Once the defense is taken out, its model goes; if it is put in again, such questions are refused.
+    """
+    talking = [scenario.slug for scenario in registry.SCENARIOS.values() if len(scenario.contracts) > 1]
+    games = {"challenge__status": Challenge.Status.PUBLISHED, "challenge__scenario__in": talking}
+    asked = Submission.objects.defenses().filter(state__in=READY, **games)
+    playing = Q(submission__active=True) | Q(phase__kind=Phase.Kind.FINAL)
+    steps = Step.objects.filter(playing, previous__run__in=runs, phase__isnull=False, submission__in=asked)
+    twins = Twin.objects.filter(previous__in=runs, defense__in=asked.filter(active=True))
+    return {*steps.values_list("previous__run", flat=True), *twins.values_list("previous", flat=True)}
 
 
 def sweep(*, dry_run: bool = False) -> list[Tally]:

@@ -60,6 +60,8 @@ NOT_COVERED = """## What is not covered
   every run.
 * **What scores and releases are made to tell.** A defense may encode training rows in its answers; to find that is
   what attacks are for. Answers are rounded to four decimals, and asked for once.
+* **How much a web server asks.** An attack that is one may ask a defense about rows while it runs, and chooses how
+  many: its team sees that in quarters of the challenge's budget, which is 2.3 bits for each defense that it meets.
 * **What the machine shows on runc:** its kernel's version, uptime, boot id, load and number of processors, and the
   random name of the run's volume. It is the same for all runs, and there is no way to send it. On gVisor most of it
   is made up.

@@ -201,6 +201,22 @@ class TestKeeper:
         assert Step.objects.get(previous=fit).run.state == "queued"
         assert retention.StepKeeper().results([fit.run_id]) == {fit.run_id}
 
+    def test_models_that_attacks_may_ask_live(self, ready: Ready, release: Callable[..., Release]) -> None:
+        defense = ready("ada", "defense")
+        fit = defense.steps.get(name="fit", phase__isnull=False)
+        end_runs(defense)
+        flow.run_ended(fit, fit.run, {})
+        release(defense)
+        kept = retention.StepKeeper().results
+        assert kept([fit.run_id]) == {fit.run_id}
+        Challenge.objects.update(scenario="synthetic-membership")  # where nothing can be asked
+        assert kept([fit.run_id]) == set()
+        Challenge.objects.update(scenario="model-membership", status="closed")
+        assert kept([fit.run_id]) == set()
+        Challenge.objects.update(status="published")
+        Submission.objects.update(active=False)
+        assert kept([fit.run_id]) == set()
+
     def test_images_while_anybody_may_still_run_them(self, ready: Ready, image: Image, clinic: Challenge) -> None:
         keeper = retention.StepKeeper()
         first, second = ready("ada", "attack"), ready("ben", "attack")
