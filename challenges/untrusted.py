@@ -47,13 +47,16 @@ Kinds = Mapping[str, type[str] | type[float]]
 
 @dataclass(frozen=True)
 class Caps:
-    """The most that a file may hold: bytes on disk, rows, columns, bytes when unpacked, characters in one cell."""
+    """The most that a file may hold: bytes on disk, rows, columns, bytes when unpacked, characters in one cell; items
+    of lists in one column.
+    """
 
     size: int
     rows: int
     columns: int
     unpacked: int
     cell: int = 10_000
+    items: int = 1_000_000
 
 
 # What an organiser may upload; one column of a million rows is still read in a second or two.
@@ -124,7 +127,12 @@ def read_columns(path: Path, wanted: Callable[[str], bool], caps: Caps) -> pa.Ta
     Texts are dictionary-encoded where they stand by themselves. The caller looks at types before values.
     """
     _check_size(path, caps)
-    schema = _open_parquet(path, caps).schema_arrow
+    file = _open_parquet(path, caps)
+    schema, facts = file.schema_arrow, file.metadata
+    groups = [facts.row_group(index) for index in range(facts.num_row_groups)]
+    # A few bytes can repeat an item of a list for ever.
+    if any(sum(group.column(at).num_values for group in groups) > caps.items for at in range(facts.num_columns)):
+        raise TableError("The file holds lists that are too long.")
     names = [name for name in schema.names if wanted(name)]
     for name in names:
         if schema.names.count(name) > 1:

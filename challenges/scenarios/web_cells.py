@@ -46,7 +46,8 @@ def caps_for(columns: tuple[Column, ...], rows: int) -> Caps:
     cell = max(longest(column) for column in columns)
     text = sum(longest(column) for column in columns)
     size = _BYTES_BESIDES + (_BYTES_PER_CELL * widest + text) * (rows + 1)
-    return Caps(size=size, rows=rows, columns=widest, unpacked=size, cell=cell)
+    items = (rows + 1) * max(2, *(len(column.categories) for column in columns))
+    return Caps(size=size, rows=rows, columns=widest, unpacked=size, cell=cell, items=items)
 
 
 def read_published(

@@ -305,6 +305,7 @@ def test_metadata_of_a_table_is_not_believed(board: Board, tmp_path: Path) -> No
         (FOUR.assign(age=["a", "b", "c", "d"]), "“age” holds a text that is neither a number nor a range"),
         (FOUR.assign(age=["(" + " " * 5000 + "x"] * 4), "too long"),
         (FOUR.assign(age=[(1, 2, 3)] * 4), "more than two numbers"),
+        (FOUR.assign(age=[[1] * 2000] * 4), "lists that are too long"),
         (FOUR.assign(age=[(50, 30)] * 4), "upper bound is below"),
         (FOUR.assign(age=[("a", "b")] * 4), "neither numbers nor flags"),
         (FOUR.assign(age=[{"a": 1, "b": 2, "c": 3}] * 4), "cells of several parts"),

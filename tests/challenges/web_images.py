@@ -115,7 +115,7 @@ class Anonymizer:
 
 def answers_by_age(asked: Floats, age: Floats, y: NDArray[Any]) -> Floats:
     """[rows, classes]: of the people within three years of age, the share in each class; class by number."""
-    near = np.abs(asked[:, None] - age[None, :]) <= 3
+    near = (np.abs(asked[:, None] - age[None, :]) <= 3).astype(np.float64)
     shares = np.stack([near @ (y == number) + 0.1 for number in range(int(y.max()) + 1)], axis=1)
     return np.asarray(shares / shares.sum(axis=1, keepdims=True))
 
