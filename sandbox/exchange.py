@@ -27,6 +27,7 @@ from sandbox.base_images import base_image
 from sandbox.conf import conf
 from sandbox.contracts import Contract
 from sandbox.engine import Chamber, Ending, Engine, EngineFault
+from sandbox.gateway.answers import MOST_QUESTIONS
 from sandbox.gateway.main import CALL_FAILED, NEVER_READY, NO_POST, PORT_TAKEN, TIME_OVER
 from sandbox.models import Run
 from sandbox.placement import Place
@@ -42,7 +43,6 @@ GRACE_SECONDS = 2  # for the gateway, to say what it saw when the server has end
 QUESTION, ASKED = "ask ", "ask"  # a line of its standard output; the folder of its /output
 LOOK_SECONDS = 1.0
 SOON_SECONDS = 0.5
-MOST_QUESTIONS = 200
 
 _SENTENCES = {
     NEVER_READY: gettext_noop("Its server never answered GET / with status 200 and JSON. Read the log."),

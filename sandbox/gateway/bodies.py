@@ -1,4 +1,4 @@
-"""What strangers send: forms and arrays. Everything is measured before it is unpacked."""
+"""What strangers send: arrays and forms. Everything is measured before it is unpacked."""
 
 from __future__ import annotations
 
@@ -14,17 +14,34 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 MAX_ARRAYS = 8
-MAX_HEADER = 1 << 14
+MAX_HEADER = 1 << 14  # of an array, or of a form's part
 MAX_PARTS = 16
 _KINDS = "biuf"  # dtypes: booleans, integers, floats
+_PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may ask for gigabytes to unpack a few bytes
+# zipfile makes an object of each entry of an archive's directory, before anybody can count them.
+_ENTRY, _MAX_ENTRIES = b"PK\x01\x02", 64
 
 
-class BadBody(ValueError):
-    """A body that cannot be used; the message says why, in one sentence."""
+class Refused(Exception):
+    """A request that is not granted: an HTTP status and one sentence, which holds nothing that a stranger sent."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.sentence = sentence
+
+
+class BadBody(Refused):
+    """A body that cannot be used."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(400, sentence)
 
 
 def arrays(body: bytes, limit: int) -> dict[str, Array]:
     """The plain numeric arrays of an npz archive, of at most `limit` bytes when unpacked. Raises BadBody."""
+    if body.count(_ENTRY) > _MAX_ENTRIES:
+        raise BadBody(f"There are more than {MAX_ARRAYS} arrays in it.")
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
             members = archive.infolist()
@@ -32,19 +49,26 @@ def arrays(body: bytes, limit: int) -> dict[str, Array]:
                 raise BadBody(f"There are more than {MAX_ARRAYS} arrays in it.")
             found: dict[str, Array] = {}
             for member in members:
-                if member.file_size > limit:
-                    raise BadBody(f"It unpacks to more than {limit} bytes.")
-                with archive.open(member) as file:
-                    content = file.read(limit + 1)  # what the archive says of itself may be a lie
+                content = _unpack(archive, member, limit)
                 limit -= len(content)
-                if limit < 0:
-                    raise BadBody("It unpacks to more than it may.")
                 found[member.filename.removesuffix(".npy")] = _array(content)
             return found
-    except BadBody:
+    except Refused:
         raise
     except Exception as error:  # an archive can be broken in more ways than zipfile names
         raise BadBody("It is not an archive as numpy.savez_compressed writes it.") from error
+
+
+def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> bytes:
+    if member.compress_type not in _PLAIN:
+        raise BadBody("It is not packed as numpy.savez_compressed does it.")
+    content = b""
+    if member.file_size <= limit:
+        with archive.open(member) as file:
+            content = file.read(limit + 1)  # what the archive says of itself may be a lie
+    if max(len(content), member.file_size) > limit:
+        raise BadBody("It unpacks to more than is taken here.")
+    return content
 
 
 def _array(content: bytes) -> Array:
@@ -55,10 +79,12 @@ def _array(content: bytes) -> Array:
     shape, fortran, dtype = read(file, max_header_size=MAX_HEADER)
     if dtype.kind not in _KINDS:
         raise BadBody("Its arrays must hold numbers or booleans.")
-    rest = content[file.tell() :]
-    if len(rest) != math.prod(shape) * dtype.itemsize:
+    begin = file.tell()
+    if len(content) - begin != math.prod(shape) * dtype.itemsize:
         raise BadBody("The header of an array does not fit its content.")
-    return np.frombuffer(rest, dtype=dtype).reshape(shape, order="F" if fortran else "C")
+    if begin == len(content):
+        return np.empty(shape, dtype=dtype)
+    return np.frombuffer(content, dtype=dtype, offset=begin).reshape(shape, order="F" if fortran else "C")
 
 
 def archive(**named: Array) -> bytes:
@@ -77,14 +103,16 @@ def parts(body: bytes, content_type: str) -> dict[str, bytes]:
     if not content_type.lower().startswith("multipart/form-data") or boundary is None:
         raise BadBody("It is not a form (multipart/form-data with a boundary).")
     mark = b"--" + boundary[1].encode("latin-1", "replace")
-    pieces = (b"\r\n" + body).split(b"\r\n" + mark)
-    if len(pieces) < 2 or len(pieces) > MAX_PARTS + 2 or not pieces[-1].startswith(b"--"):
-        raise BadBody("The form is incomplete, or has too many parts.")
+    # the first mark may begin the body, without the line break that is part of all others
+    pieces = (b"\r\n" + body).split(b"\r\n" + mark, MAX_PARTS + 2)[1:]
+    if not pieces or not pieces[-1].startswith(b"--"):
+        raise BadBody(f"The form is incomplete, or has more than {MAX_PARTS} parts.")
     found: dict[str, bytes] = {}
-    for piece in pieces[1:-1]:
-        head, _empty, content = piece.partition(b"\r\n\r\n")
+    for piece in pieces[:-1]:
+        end = piece.find(b"\r\n\r\n", 0, MAX_HEADER)
+        head = piece[: max(end, 0)]
         name = re.search(rb'(?i)^content-disposition:[^\r\n]*[; ]name="([^"\r\n]{1,100})"', head, re.MULTILINE)
         if name is None:
             raise BadBody("A part of the form has no name.")
-        found[name[1].decode("latin-1")] = content
+        found[name[1].decode("latin-1")] = piece[end + 4 :]
     return found

@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-from .calls import Caller, CallFailed, NeverReady
+from .calls import READY_SECONDS, Caller, CallFailed, NeverReady
+from .desk import Desk
 from .plan import Plan
 from .report import Report
-from .server import Desk, listen
+from .server import listen
 
 DONE, NEVER_READY, CALL_FAILED, NO_POST, TIME_OVER, PORT_TAKEN = 0, 10, 11, 12, 13, 14
 REPORT = "exchange.json"
@@ -27,11 +28,11 @@ def main() -> NoReturn:
     for name, port in (("server", 80), ("challenge", 8001), ("target", 8002)):
         parser.add_argument(f"--{name}", type=int, default=port)
     given = parser.parse_args()
-    report = Report()
     plan = Plan.read(given.input / "plan.json")
+    report = Report(given.output / REPORT)
     deadline = time.monotonic() + plan.seconds
     grace = plan.seconds + GRACE_SECONDS  # calls end at the deadline by themselves, unless a server drips
-    watch = threading.Timer(grace, _leave, (report, given.output, TIME_OVER, "The time is over."))
+    watch = threading.Timer(grace, _leave, (report, TIME_OVER, "The time is over."))
     watch.daemon = True
     watch.start()
     desk = Desk(plan, given.input, given.output, report)
@@ -40,7 +41,7 @@ def main() -> NoReturn:
         if plan.target:
             listen(given.target, dict(plan.target), desk)
     except OSError:
-        _leave(report, given.output, PORT_TAKEN, "Somebody else listens on the gateway's ports.")
+        _leave(report, PORT_TAKEN, "Somebody else listens on the gateway's ports.")
     caller = Caller(given.server, given.input, given.output, report, deadline)
     try:
         caller.wait_until_ready(plan.ready)
@@ -49,15 +50,15 @@ def main() -> NoReturn:
     except CallFailed as failed:
         over = time.monotonic() >= deadline
         status = NEVER_READY if isinstance(failed, NeverReady) else TIME_OVER if over else CALL_FAILED
-        _leave(report, given.output, status, str(failed))
-    if missing := desk.missing():
-        _leave(report, given.output, NO_POST, f"Nothing was posted to {', '.join(missing)}.")
-    _leave(report, given.output, DONE, "")
+        _leave(report, status, str(failed))
+    while (missing := desk.missing()) and caller.goes_on:
+        time.sleep(READY_SECONDS)
+    if missing:
+        _leave(report, NO_POST, f"Nothing was posted to {', '.join(missing)}.")
+    _leave(report, DONE, "")
 
 
-def _leave(report: Report, output: Path, status: int, problem: str) -> NoReturn:
+def _leave(report: Report, status: int, problem: str) -> NoReturn:
     """Ends the process with all its threads, whatever they wait for."""
-    report.problem = problem
-    report.tell(problem or "The exchange is complete.")
-    report.write(output / REPORT)
+    report.close(problem)
     os._exit(status)

@@ -14,6 +14,9 @@ GET of a served route answers 200 with the file. POST to a recorded one answers 
 kept as /output/NAME (null: it is not kept; "parts": a form's parts, each kept as /output/NAME.PART), once: a second
 post is refused. Target routes are served where ATTACK_TARGET_HOST says: files by GET; "answers" by POST, see `answers`.
 Calls are made of the server in turn and must be answered by 200 (get) or 201 (post); "save" keeps the answer's body.
+A post without "body" and "save" is a command. If a proxy gives up waiting for one (504), the server may go on: then the
+next call is patient, and so is the end of the exchange until all required posts are there. So put a question behind a
+command that may take long and makes no posts.
 NAMEs are those of files in /input and /output, perhaps in one folder. A query parameter BY chooses among VALUEs;
 another value answers 400.
 """
@@ -28,6 +31,7 @@ from typing import Any
 
 CONTRACT = "web/1"
 MEGABYTE = 1 << 20
+MEASURES = ("labels", "membership")
 _NAME = re.compile(r"([a-z]{1,20}/)?[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ROUTE = re.compile(r"/[A-Za-z0-9/_.-]{0,199}(\?[A-Za-z0-9_=&.-]{0,200})?")
 
@@ -86,6 +90,16 @@ class Call:
     optional: bool = False
 
     @property
+    def name(self) -> str:
+        """As it is known in logs and reports."""
+        return f"{self.method} {self.route}"
+
+    @property
+    def is_command(self) -> bool:
+        """Whether it makes the server do something. Other calls ask for something, and may be sent twice."""
+        return self.method == "POST" and not self.body and not self.save
+
+    @property
     def expected(self) -> int:
         """The status that says that all is well."""
         return 201 if self.method == "POST" else 200
@@ -104,11 +118,14 @@ class Plan:
 
     @classmethod
     def read(cls, path: Path) -> Plan:
-        """Raises PlanError."""
+        """The plan, beside which there is all that it needs. Raises PlanError."""
         try:
-            return cls.from_json(json.loads(path.read_text(encoding="utf-8")))
+            plan = cls.from_json(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise PlanError(f"{path.name}: {error}") from error
+        if missing := sorted(name for name in plan.inputs() if not (path.parent / name).is_file()):
+            raise PlanError(f"{path.name}: there is no {missing[0]}.")
+        return plan
 
     @classmethod
     def from_json(cls, data: Any) -> Plan:
@@ -117,8 +134,10 @@ class Plan:
             if data["contract"] != CONTRACT:
                 raise PlanError(f"The contract is not {CONTRACT}.")
             _only(data, "contract", "seconds", "ready", "serve", "record", "target", "calls")
+            if twice := set(data.get("serve", {})) & set(data.get("record", {})):
+                raise PlanError(f"{twice.pop()} is served and recorded.")
             return cls(
-                seconds=float(data["seconds"]),
+                seconds=_positive(data["seconds"]),
                 ready=_route(data.get("ready", "/")),
                 serve={_route(route): _serve(item) for route, item in data.get("serve", {}).items()},
                 record={_route(route): _record(item) for route, item in data.get("record", {}).items()},
@@ -127,6 +146,14 @@ class Plan:
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise PlanError(f"The plan is incomplete: {error!r}") from error
+
+    def inputs(self) -> set[str]:
+        """The names of all files that must be in /input."""
+        served = [item for item in (*self.serve.values(), *self.target.values()) if isinstance(item, Serve)]
+        tables = [item.file for item in self.target.values() if isinstance(item, Answers)]
+        marks = [mark.truth for item in self.record.values() for mark in item.mark.values()]
+        bodies = [call.body for call in self.calls if call.body]
+        return {name for item in served for name in item.files.values()} | {*tables, *marks, *bodies}
 
 
 def _serve(item: Any) -> Serve:
@@ -140,22 +167,31 @@ def _serve(item: Any) -> Serve:
 def _record(item: Any) -> Record:
     _only(item, "by", "to", "limit", "parts", "required", "mark")
     to = item["to"] if "by" in item else {"": item["to"]}
-    marks = {value: Mark(_name(mark["truth"]), str(mark["measure"])) for value, mark in item.get("mark", {}).items()}
+    marks = {value: _mark(mark) for value, mark in item.get("mark", {}).items()}
+    if unknown := set(marks) - set(to):
+        raise PlanError(f"{unknown.pop()} is marked, but is no value to choose.")
     return Record(
         to={value: None if name is None else _name(name) for value, name in to.items()},
         by=str(item.get("by", "")),
-        limit=int(item.get("limit", Record.limit)),
+        limit=_limit(item, Record.limit),
         parts=tuple(_name(part) for part in item.get("parts", ())),
         required=bool(item.get("required", True)),
         mark=marks,
     )
 
 
+def _mark(item: Any) -> Mark:
+    _only(item, "truth", "measure")
+    if item["measure"] not in MEASURES:
+        raise PlanError(f"There is no measure {item['measure']!r}.")
+    return Mark(_name(item["truth"]), item["measure"])
+
+
 def _target(item: Any) -> Serve | Answers:
     if "answers" not in item:
         return _serve(item)
     _only(item, "answers", "budget", "limit", "live")
-    limit = int(item.get("limit", Answers.limit))
+    limit = _limit(item, Answers.limit)
     return Answers(_name(item["answers"]), int(item["budget"]), limit, bool(item.get("live", False)))
 
 
@@ -167,9 +203,19 @@ def _call(item: Any) -> Call:
         _route(item[method.lower()]),
         body=_name(item["body"]) if "body" in item else "",
         save=_name(item["save"]) if "save" in item else "",
-        limit=int(item.get("limit", Call.limit)),
+        limit=_limit(item, Call.limit),
         optional=bool(item.get("optional", False)),
     )
+
+
+def _positive(number: Any) -> float:
+    if not 0 < float(number) < float("inf"):
+        raise PlanError(f"{number!r} is no number above 0.")
+    return float(number)
+
+
+def _limit(item: Any, default: int) -> int:
+    return int(_positive(item.get("limit", default)))
 
 
 def _name(name: Any) -> str:

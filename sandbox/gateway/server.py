@@ -1,108 +1,41 @@
-"""What the stranger's server may fetch and post: the routes of its plan, and nothing else."""
+"""The servers on the loopback: HTTP as strangers speak it, for the routes of a plan and nothing else."""
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
+import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from socketserver import TCPServer
+from typing import Any, BinaryIO
 from urllib.parse import parse_qs, urlsplit
 
-import numpy as np
+from .bodies import Refused
+from .desk import Desk
+from .plan import Answers, Record, Serve
 
-from .answers import OWN_BYTES, Refused, Target
-from .bodies import Array, BadBody, arrays, parts
-from .plan import Answers, Mark, Plan, Record, Serve
-from .report import Report
-
-CONNECTIONS = 32  # at once; more are hung up on
-BODIES = 2  # that are held in memory at once
+CONNECTIONS = 32  # at once; more are sent away
 IDLE_SECONDS = 60
-PIECE = 1 << 20
-MAX_LINE = 1 << 10  # of a chunked body
+PIECE = 1 << 18
+MAX_HEAD = 1 << 15  # bytes of a request's first line and headers together
+MAX_FIELDS = 20  # of a query
+MAX_LINE = 1 << 10  # of a chunked body, but for the chunks
+MAX_TRAILERS = 20
+LINGER_BYTES, LINGER_SECONDS = 64 << 20, 5.0  # of a body that nobody wants, read so that its sender hears why
+
+_SORRY = b'{"title": "Too many connections at once."}'
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
+    b"Connection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(_SORRY), _SORRY)
+)
 
 Routes = dict[str, "Serve | Record | Answers"]
-
-
-class Desk:
-    """What is served on the challenge's port and on the target's, and what has been posted. Used by all threads."""
-
-    def __init__(self, plan: Plan, inputs: Path, outputs: Path, report: Report) -> None:
-        self.inputs, self.outputs, self.report = inputs, outputs, report
-        self.bodies = threading.BoundedSemaphore(BODIES)
-        self._plan = plan
-        self._posted: set[str] = set()
-        self._lock = threading.Lock()
-        self._targets = {
-            route: Target(item, inputs, outputs, self._count)
-            for route, item in plan.target.items()
-            if isinstance(item, Answers)
-        }
-
-    def missing(self) -> list[str]:
-        """Routes to which the stranger has to post and has not."""
-        wanted = ((route, set(item.to.values()) - {None}) for route, item in self._plan.record.items() if item.required)
-        return [route for route, names in wanted if names - self._posted]
-
-    def fetch(self, item: Serve, query: dict[str, str]) -> Path:
-        """The file of a served route. Raises Refused."""
-        name: str = _choice(item.files, item.by, query)
-        return self.inputs / name
-
-    def post(self, item: Record, query: dict[str, str], body: bytes, content_type: str) -> dict[str, Any]:
-        """Takes a post; returns what it is answered with. Raises Refused, BadBody."""
-        value = query.get(item.by, "") if item.by else ""
-        name = _choice(item.to, item.by, query)
-        files = parts(body, content_type) if item.parts else {"": body}
-        if missing := [part for part in item.parts if part not in files]:
-            raise BadBody(f"The form has no part {missing[0]}.")
-        answer = self._mark(item.mark[value], body, item.limit) if value in item.mark else {}
-        if name is not None:
-            with self._lock:
-                if name in self._posted:
-                    raise Refused(403, "This was posted before, and only the first counts.")
-                self._posted.add(name)
-            for part in item.parts or ("",):
-                target = self.outputs / (f"{name}.{part}" if part else name)
-                target.parent.mkdir(exist_ok=True)
-                target.write_bytes(files[part])
-        return answer
-
-    def answer(self, route: str, body: bytes) -> bytes:
-        """What the attacked defense says. Raises Refused, BadBody."""
-        return self._targets[route].answer(body)
-
-    def _count(self, queries: int, live: int) -> None:
-        with self._lock:
-            self.report.queries += queries
-            self.report.live += live
-
-    def _mark(self, mark: Mark, body: bytes, limit: int) -> dict[str, float]:
-        truth = arrays((self.inputs / mark.truth).read_bytes(), OWN_BYTES)["y"]
-        said = arrays(body, limit).get("prediction")
-        if said is None or said.shape != truth.shape:
-            raise BadBody(f"It must hold an array prediction of {len(truth)} values.")
-        return measure(mark.measure, truth, said)
-
-
-def measure(kind: str, truth: Array, said: Array) -> dict[str, float]:
-    """How well predictions agree with the truth, [n] each. `membership`: rates of FP / (FP + TN) and TP / (TP + FN)."""
-    marks = {"accuracy": float(np.mean(said == truth))}
-    if kind == "membership":
-        member, guessed = truth.astype(bool), said.astype(bool)
-        marks["tpr"] = float(guessed[member].mean()) if member.any() else 0.0
-        marks["fpr"] = float(guessed[~member].mean()) if (~member).any() else 0.0
-    return marks
-
-
-def _choice(names: dict[str, Any], by: str, query: dict[str, str]) -> Any:
-    value = query.get(by, "") if by else ""
-    if value not in names:
-        raise Refused(400, f"{by} must be one of {', '.join(names)}.")
-    return names[value]
 
 
 class Server(ThreadingHTTPServer):
@@ -116,11 +49,18 @@ class Server(ThreadingHTTPServer):
         self.routes, self.desk = routes, desk
         self._room = threading.BoundedSemaphore(CONNECTIONS)
 
+    def server_bind(self) -> None:
+        """Without asking anybody for the host's name."""
+        TCPServer.server_bind(self)
+
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Hangs up where there is no room."""
+        """Says so where there is no room."""
         if self._room.acquire(blocking=False):
             super().process_request(request, client_address)
-        else:
+            return
+        try:
+            request.send(_FULL)
+        finally:
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
@@ -131,7 +71,32 @@ class Server(ThreadingHTTPServer):
             self._room.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A stranger that hangs up is nothing to speak of."""
+        """A stranger that hangs up is nothing to speak of; all else is our own fault."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            self.desk.report.fault(error)
+
+
+class Head:
+    """The stream of a connection: its lines may have `left` bytes in all, or http.client takes them for too long."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.left = MAX_HEAD
+        self._stream = stream
+        self.read, self.close = stream.read, stream.close
+
+    def readline(self, size: int) -> bytes:
+        """The next line, or its first `size` bytes."""
+        line = self._stream.readline(min(size, self.left + 1))
+        self.left -= len(line)
+        if self.left < 0:
+            raise http.client.LineTooLong("line")
+        return line
+
+    @property
+    def closed(self) -> bool:
+        """Whether there is anything to be read any more."""
+        return self._stream.closed
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -141,79 +106,146 @@ class Handler(BaseHTTPRequestHandler):
     timeout = IDLE_SECONDS
     protocol_version = "HTTP/1.1"
     server_version, sys_version = "anomed", ""
+    _unread = False  # whether a body was sent that nobody has read: then the connection is of no further use
+
+    def setup(self) -> None:
+        """As usual, with a measure for what is read."""
+        super().setup()
+        self._head = Head(self.rfile)  # type: ignore[arg-type]  # the stubs know only what it is at first
+        self.rfile = self._head  # type: ignore[assignment]
+
+    def handle(self) -> None:
+        """All requests of the connection. A client that is not heard out might not hear the answer either."""
+        super().handle()
+        if self._unread:
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(LINGER_SECONDS)
+            left, until = LINGER_BYTES, time.monotonic() + LINGER_SECONDS
+            while left > 0 and time.monotonic() < until and (piece := self.connection.recv(PIECE)):
+                left -= len(piece)
+
+    def handle_one_request(self) -> None:
+        """A request, whose head is no larger than it may be."""
+        self._head.left = MAX_HEAD
+        self.command = self.path = self.requestline = self.request_version = ""
+        try:
+            super().handle_one_request()
+        except http.client.LineTooLong:  # the first line; others are dealt with above
+            self.send_error(414)
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What cannot be read as HTTP."""
+        self._unread = self.close_connection = True
+        self.request_version = self.protocol_version
+        self._send(code, {"title": "The request cannot be read."})
 
     def do_GET(self) -> None:
         """A prepared file."""
-        self._handle(lambda item, query: self._send_file(self.server.desk.fetch(item, query)), Serve)
+        self._handle(self._give, Serve)
 
     def do_POST(self) -> None:
         """Something to be kept, or a question to the attacked defense."""
         self._handle(self._take, Record, Answers)
 
-    def _handle(self, act: Callable[[Any, dict[str, str]], None], *kinds: type) -> None:
-        address = urlsplit(self.path)
-        item = self.server.routes.get(address.path)
+    def _other(self) -> None:
+        self._handle(self._take)
+
+    do_HEAD = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _other
+
+    def _handle(self, act: Callable[[str, Any, dict[str, str]], None], *kinds: type) -> None:
+        bodily = any(name in self.headers for name in ("Content-Length", "Transfer-Encoding"))
+        self._unread = self.command != "GET" or bodily
+        self.close_connection |= bodily and self.command == "GET"
         try:
+            route, query = self._address()
+            item = self.server.routes.get(route)
             if item is None:
                 raise Refused(404, "There is no such route here.")
             if not isinstance(item, kinds):
                 raise Refused(405, "This route is for another method.")
-            query = {name: values[-1] for name, values in parse_qs(address.query, max_num_fields=20).items()}
-            act(item, query)
+            act(route, item, query)
         except Refused as refused:
+            self.close_connection |= self._unread
             self._send(refused.status, {"title": refused.sentence})
-        except BadBody as bad:
-            self._send(400, {"title": str(bad)})
-        except (ValueError, OverflowError):
-            self._send(400, {"title": "The request makes no sense."})
 
-    def _take(self, item: Record | Answers, query: dict[str, str]) -> None:
-        with self.server.desk.bodies:
-            body = self._body(item.limit)
+    def _address(self) -> tuple[str, dict[str, str]]:
+        try:
+            address = urlsplit(self.path)
+            fields = parse_qs(address.query, max_num_fields=MAX_FIELDS)
+        except ValueError as error:
+            raise Refused(400, "The address makes no sense.") from error
+        return address.path, {name: values[-1] for name, values in fields.items()}
+
+    def _give(self, route: str, item: Serve, query: dict[str, str]) -> None:
+        self._send_file(self.server.desk.fetch(item, query))
+
+    def _take(self, route: str, item: Record | Answers, query: dict[str, str]) -> None:
+        desk = self.server.desk
+        with desk.spool(self._body(item.limit)) as body:
+            self._unread = False
             if isinstance(item, Record):
-                content_type = self.headers.get("Content-Type", "")
-                self._send(201, self.server.desk.post(item, query, body, content_type))
+                self._send(201, desk.post(item, query, body, self.headers.get("Content-Type", "")))
             else:
-                answer = self.server.desk.answer(urlsplit(self.path).path, body)
-                self._send_bytes(201, answer, "application/octet-stream")
+                self._send_bytes(201, desk.answer(route, body), "application/octet-stream")
 
-    def _body(self, limit: int) -> bytes:
-        """The request's body, whole or in chunks. Raises Refused if it is larger than `limit` bytes."""
+    def _body(self, limit: int) -> Iterator[bytes]:
+        """The request's body in pieces, whether it came whole or in chunks. Raises Refused."""
+        too_large = Refused(413, f"At most {limit} bytes are taken here.")
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
-            pieces = list(self._chunks(limit))
-        else:
-            length = self.headers.get("Content-Length", "")
-            if not length.isdigit():
-                raise self._hang_up(411, "The request needs a Content-Length.")
-            if int(length) > limit:
-                raise self._hang_up(413, f"At most {limit} bytes are taken here.")
-            pieces = [self.rfile.read(int(length))]
-            if len(pieces[0]) != int(length):
-                raise self._hang_up(400, "The body is shorter than it said.")
-        return b"".join(pieces)
+            while size := self._chunk():
+                limit -= size
+                if limit < 0:
+                    raise too_large
+                yield from self._read(size)
+                self._line()
+            for _trailer in range(MAX_TRAILERS):
+                if not self._line().strip():
+                    return
+            raise Refused(400, "Too much comes after the body.")
+        length = self.headers.get("Content-Length", "")
+        if not length:
+            raise Refused(411, "The request needs a Content-Length.")
+        if not length.isascii() or not length.isdigit():
+            raise Refused(400, "Its Content-Length is no number.")
+        if len(length.lstrip("0")) > len(str(limit)) or int(length[-20:]) > limit:
+            raise too_large
+        yield from self._read(int(length))
 
-    def _chunks(self, limit: int) -> Any:
-        while size := int(self.rfile.readline(MAX_LINE).split(b";")[0], 16):
-            limit -= size
-            if limit < 0 or size < 0:
-                raise self._hang_up(413, "The body is larger than what is taken here.")
-            piece = self.rfile.read(size)
-            if len(piece) != size:
-                raise self._hang_up(400, "The body is shorter than it said.")
+    def _chunk(self) -> int:
+        """The size of the next one."""
+        digits = self._line().split(b";")[0].strip()
+        try:
+            size = int(digits, 16)
+        except ValueError as error:
+            raise Refused(400, "The chunks of the body cannot be read.") from error
+        if size < 0:
+            raise Refused(400, "The chunks of the body cannot be read.")
+        return size
+
+    def _line(self) -> bytes:
+        self._head.left = MAX_LINE
+        with _in_time():
+            try:
+                return self.rfile.readline(MAX_LINE)
+            except http.client.LineTooLong as error:
+                raise Refused(400, "The chunks of the body cannot be read.") from error
+
+    def _read(self, size: int) -> Iterator[bytes]:
+        while size:
+            with _in_time():
+                piece = self.rfile.read(min(size, PIECE))
+            if not piece:
+                raise Refused(400, "The body is shorter than it said.")
+            size -= len(piece)
             yield piece
-            self.rfile.readline(MAX_LINE)
-        self.rfile.readline(MAX_LINE)
-
-    def _hang_up(self, status: int, sentence: str) -> Refused:
-        self.close_connection = True  # what follows is a body that nobody reads
-        return Refused(status, sentence)
 
     def _send(self, status: int, answer: dict[str, Any]) -> None:
         self._send_bytes(status, json.dumps(answer).encode(), "application/json", str(answer.get("title", "")))
 
     def _send_bytes(self, status: int, body: bytes, kind: str, note: str = "") -> None:
         self._begin(status, len(body), kind, note)
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def _send_file(self, path: Path) -> None:
         with path.open("rb") as file:
@@ -222,7 +254,8 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(piece)
 
     def _begin(self, status: int, length: int, kind: str, note: str = "") -> None:
-        self.server.desk.report.saw(f"{self.command} {self.path}", status, note)
+        request = f"{self.command} {self.path}" if self.command else "something"
+        self.server.desk.report.saw(request, status, note)
         self.send_response_only(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(length))
@@ -231,7 +264,15 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Requests are logged by the report; what could not be read as HTTP is not."""
+        """Requests are logged by the report."""
+
+
+@contextmanager
+def _in_time() -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise Refused(408, f"Nothing has come for {IDLE_SECONDS} seconds.") from error
 
 
 def listen(port: int, routes: Routes, desk: Desk) -> Server:

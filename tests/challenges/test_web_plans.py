@@ -13,9 +13,9 @@ from challenges.scenarios.base import Board
 from challenges.scenarios.web_answers import read_asked, read_exchange
 from sandbox.gateway.answers import Target
 from sandbox.gateway.bodies import archive, arrays
+from sandbox.gateway.desk import Desk
 from sandbox.gateway.plan import CONTRACT, Answers, Plan
 from sandbox.gateway.report import Report
-from sandbox.gateway.server import Desk
 from tests.challenges.web_images import Floats, packed, released, unpacked
 
 MakeBoard = Callable[..., Board]
@@ -100,21 +100,22 @@ def test_marks_of_tuning_posts_are_those_of_the_rows_that_were_served(make_board
         ("attack", "/utility/deanonymizer", "tuning"),
     ):
         plan = planned(step, board, tmp_path / step)
-        desk = Desk(plan, tmp_path / step, tmp_path, Report())
+        desk = Desk(plan, tmp_path / step, tmp_path, Report(tmp_path / "exchange.json"))
         truth = unpacked((tmp_path / step / "tuning_truth.npz").read_bytes())["y"]
         for right in (True, False):
             said = packed(prediction=truth if right else 1 - truth.astype(np.int64))
-            marks = desk.post(plan.record[route], {"data_split": "tuning"}, said, "")
+            with desk.spool([said]) as body:
+                marks = desk.post(plan.record[route], {"data_split": "tuning"}, body, "")
             assert marks["accuracy"] == float(right)
         assert len(truth) == len(unpacked((tmp_path / step / f"{name}.npz").read_bytes())["y"])
 
 
 def test_the_scenario_reads_the_gateways_account(tmp_path: Path) -> None:
-    report = Report()
+    report = Report(tmp_path / "exchange.json")
     report.queries, report.live = 70, 7
-    report.saw("POST /fit", 201, "took 1 s")
+    report.called("POST /fit", 201, "took 1 s")
     report.saw("GET /data/anonymizer/training?anonymizer=other", 404)
-    report.write(tmp_path / "exchange.json")
+    report.close("")
     routes = {"POST /fit": 201, "GET /data/anonymizer/training?anonymizer=other": 404}
     assert read_exchange(tmp_path / "exchange.json") == {"routes": routes, "queries": 70, "live": 7}
     assert json.loads((tmp_path / "exchange.json").read_text())["problem"] == ""

@@ -232,7 +232,7 @@ def test_killed_worker(exchanges, engine, start_worker, tmp_path, settings):
     """Another worker removes both containers and begins again."""
     settings.SANDBOX = {"retry_seconds": 0, "lease_seconds": 3, "renew_seconds": 1}
     image = web_image(tmp_path / "slow", "slow", "def fit():\n    time.sleep(3)\n    KEPT.write_bytes(b'done')")
-    exchanges.plan, exchanges.files = FIT, {}
+    exchanges.plan, exchanges.files = FIT, {"training.bin": b"patients"}
     run = actions.queue(
         image=image, purpose="exchanges", step="fit", limits=LIMITS, owner="ada", priority=0,
         collect={"files": ["exchange.json"], "folders": ["model"]}, private=True, contract=Contract.WEB,
