@@ -18,7 +18,8 @@ TARGETS = SETTING["targets"]
 STEP = os.environ.get("ANOMED_STEP", "")
 INPUT, OUTPUT = Path("/input"), Path("/output")
 # Rows of the step's main table: the public sample has fewer than these, the private table has more.
-TABLES = {"attack": ("candidates", 400), "fit": ("train", 300), "predict": ("queries", 800)}
+TABLES = {"attack": ("candidates", 400), "fit": ("train", 300), "predict": ("queries", 800), "release": ("table", 300)}
+COLUMNS = ("age", "sex", "glucose", "diabetes")
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
@@ -36,7 +37,7 @@ def rows(name="", columns=("row",)):
 def is_private():
     """Whether this is the run on private data: a hostile image can tell, too."""
     name, most = TABLES[STEP]
-    if STEP == "fit":  # its table names no rows
+    if STEP in ("fit", "release"):  # its table names no rows
         import pyarrow.parquet
 
         return pyarrow.parquet.read_metadata(INPUT / f"{name}.parquet").num_rows > most
@@ -148,6 +149,45 @@ def scores(*more, header="row,score", value="0.0", names=None):
     """Polite scores, with some lines more."""
     names = rows()["row"] if names is None else names
     write(OUTPUT / "scores.csv", "\n".join([header, *(f"{row},{value}" for row in names), *more]) + "\n")
+
+
+def released():
+    """The table that a defense may release something of, as a list of dictionaries."""
+    import pyarrow.parquet
+
+    name = "train" if (INPUT / "train.parquet").exists() else "table"
+    return pyarrow.parquet.read_table(INPUT / f"{name}.parquet", columns=list(COLUMNS), use_threads=False).to_pylist()
+
+
+def release(records=None, scheme='{"scheme": "same"}', **cells):
+    """A table of theirs as CSV, with these cells in every row, and where it is asked for the scheme."""
+    import csv
+
+    records = released() if records is None else records
+    with (OUTPUT / "release.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows({**record, **cells} for record in records)
+    if scheme is not None and (INPUT / "table.parquet").exists():
+        write(OUTPUT / "scheme.json", scheme)
+
+
+def release_parquet(scheme='{"scheme": "same"}', **columns):
+    """The same as Parquet, with these arrays as columns."""
+    import pyarrow
+    import pyarrow.parquet
+
+    records = released()
+    whole = {name: columns.get(name, [record[name] for record in records]) for name in COLUMNS}
+    pyarrow.parquet.write_table(pyarrow.table(whole), OUTPUT / "release.parquet", compression="zstd")
+    if (INPUT / "table.parquet").exists():
+        write(OUTPUT / "scheme.json", scheme)
+
+
+def guesses(names=None, value="100.0", header="row,glucose"):
+    """The same guess about everybody."""
+    names = rows("background")["row"] if names is None else names
+    write(OUTPUT / "guesses.csv", "\n".join([header, *(f"{row},{value}" for row in names)]) + "\n")
 
 
 def end_politely_unless(wanted):

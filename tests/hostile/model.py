@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+SYNTHETIC, ANONYMISED = "clinic-invented", "clinic-anonymised"  # challenges in which tables are released
 GROUPS = {
     "network": "Network",
     "kernel": "Kernel surface",
     "resources": "Resources",
     "outputs": "Outputs",
+    "tables": "Released tables and guesses",
     "archives": "Archives",
     "channels": "Covert channels",
 }
@@ -74,6 +76,7 @@ class Case:
     expected: Outcome = SCORED
     gvisor: tuple[Outcome, ...] = ()  # how it may end there, where that differs
     kind: str = "attack"
+    game: str = ""  # the slug of the challenge that it is entered into; by default that of its kind
     walls: tuple[str, ...] = ()
     emulated: tuple[str, ...] = ()
     silent: bool = False  # it cannot tell anything: it does not start, or is stopped before

@@ -13,7 +13,7 @@ import httpx
 
 from tests.arena import ORGANISER, PASSWORD, Arena, patients, wait_for, write_challenge
 from tests.hostile import archives
-from tests.hostile.model import Case, Outcome, Seen, judge
+from tests.hostile.model import ANONYMISED, SYNTHETIC, Case, Outcome, Seen, judge
 
 MALLORY, POLLY = "mallory@web.example.org", "polly@uni.example.org"
 CANARY = 103.9173  # a value of private patients alone
@@ -21,6 +21,9 @@ ROWS = 1500
 LIMITS = {"seconds": 30, "memory_mb": 256, "cpus": 1, "gpus": 0, "output_mb": 8, "pids": 256}
 MAX_IMAGE_BYTES = 900_000_000  # the base has 600 MB; a bomb need not be larger than that to be one
 ATTACKS, DEFENSES = "clinic", "clinic-models"  # an attack meets one defense, a defense one attack
+# Where tables are released, and met by nobody; attacks are held up in their rehearsal.
+GAMES = {SYNTHETIC: "synthetic-membership", ANONYMISED: "table-reconstruction"}
+ROLES = {"age": "quasi-identifier", "sex": "quasi-identifier", "glucose": "secret"}
 _OVER = ("scored", "failed", "withdrawn", "disqualified")
 
 POLITE = """
@@ -108,8 +111,11 @@ class Stage:
         table = patients(ROWS)
         table.loc[::40, "glucose"] = CANARY
         quotas = {"daily": 9999, "total": 9999, "failures_daily": 9999, "active": 999}
-        for slug in (ATTACKS, DEFENSES):
-            folder = write_challenge(arena.var / slug, table, slug=slug, title=slug, limits=LIMITS, quotas=quotas)
+        for slug in (ATTACKS, DEFENSES, *GAMES):
+            how: dict[str, Any] = {"slug": slug, "title": slug, "limits": LIMITS, "quotas": quotas}
+            if slug in GAMES:
+                how |= {"scenario": GAMES[slug], "data.roles": ROLES}
+            folder = write_challenge(arena.var / slug, table, **how)
             arena.manage("challenge_import", str(folder), "--organiser", ORGANISER, "--publish")
         archive = arena.var / "base.tar"
         subprocess.run(["docker", "save", "--output", str(archive), archives.BASE], check=True)
@@ -117,7 +123,7 @@ class Stage:
         archive.unlink()
         for email in (MALLORY, POLLY):
             arena.sign_up(email).close()
-            for slug in (ATTACKS, DEFENSES):
+            for slug in (ATTACKS, DEFENSES, *GAMES):
                 self.call(
                     email, "POST", f"challenges/{slug}/join", json={"team": email.split("@")[0], "accept_rules": True}
                 )
@@ -145,7 +151,7 @@ class Stage:
 
     def enter(self, case: Case, archive: Path, *, email: str = MALLORY, challenge: str = "", role: str = "") -> Entry:
         """Announces and uploads, as the client does."""
-        challenge = challenge or (ATTACKS if case.kind == "attack" else DEFENSES)
+        challenge = challenge or case.game or (ATTACKS if case.kind == "attack" else DEFENSES)
         entry = Entry(case, challenge, email, stage=self)
         body = {"kind": case.kind, "file_name": f"{case.id}.tar", "size": archive.stat().st_size}
         body |= {"role": role} if role else {}
