@@ -15,6 +15,7 @@ from django_q.models import OrmQ
 from anomed_site.models import User
 from challenges.models import Challenge
 from sandbox import actions as sandbox
+from sandbox.models import Run
 from submissions import tasks, uploads
 from submissions.models import Push, Submission, Team
 from submissions.registry import names, pushes, store
@@ -88,6 +89,17 @@ def test_a_push_becomes_an_entry_that_goes_the_way_of_all(
     assert (entry.state, entry.failure_detail) == ("rehearsing", "")
     assert entry.image is not None
     assert entry.image.image_id == ImageBuilder().image_id
+
+
+def test_a_pushed_image_says_itself_that_it_is_a_web_server(ada_pushes: Callable[..., str], mine: str) -> None:
+    labels = {"org.anomed.contract": "web/1"}
+    told(mine, ada_pushes(image=ImageBuilder(config={"Cmd": ["/hello"], "Labels": labels})))
+    entry = Submission.objects.get()
+    assert entry.contract == ""
+    tasks.check_image(str(entry.pk))
+    entry.refresh_from_db()
+    assert (entry.state, entry.contract) == ("rehearsing", "web/1")
+    assert Run.objects.get().contract == "web/1"
 
 
 def test_telling_twice_makes_one_entry(ada_pushes: Callable[..., str], mine: str) -> None:
