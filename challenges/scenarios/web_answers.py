@@ -83,8 +83,9 @@ def read_asked(path: Path, schema: Schema) -> pa.Table:
 
 
 def read_exchange(path: Path) -> dict[str, Any]:
-    """What the gateway counted: `routes` (the last status of each), `queries` and `live` (rows asked in all, and of
-    them those that the defense answered in the duel).
+    """What the gateway counted: `routes` (the last status of each), `calls` (which of them are the platform's own),
+    `unasked` (those that the image could have asked for), `queries` and `live` (rows asked in all, and of them those
+    that the defense answered in the duel).
     """
     try:
         if path.is_symlink() or path.stat().st_size > _EXCHANGE_BYTES:
@@ -92,10 +93,16 @@ def read_exchange(path: Path) -> dict[str, Any]:
         told = json.loads(path.read_bytes())
         routes = {str(route): int(status) for route, status in dict(told.get("routes", {})).items()}
         counts = {name: int(told.get(name, 0)) for name in ("queries", "live")}
+        lists = {name: [_shown(str(route)) for route in told.get(name, ())] for name in ("calls", "unasked")}
     except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise OutputProblem("invalid", "The account of the exchange cannot be read.") from error
-    printable = {"".join(c for c in route[:_ROUTE_LENGTH] if c.isprintable()): s for route, s in routes.items()}
-    return {"routes": dict(list(printable.items())[:_MOST_ROUTES]), **counts}
+    printable = {_shown(route): status for route, status in routes.items()}
+    listed = {name: found[:_MOST_ROUTES] for name, found in lists.items()}
+    return {"routes": dict(list(printable.items())[:_MOST_ROUTES]), **listed, **counts}
+
+
+def _shown(route: str) -> str:
+    return "".join(c for c in route[:_ROUTE_LENGTH] if c.isprintable())
 
 
 # Arrays ---------------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ def main() -> NoReturn:
         parser.add_argument(f"--{name}", type=int, default=port)
     given = parser.parse_args()
     plan = Plan.read(given.input / "plan.json")
-    report = Report(given.output / REPORT)
+    report = Report(given.output / REPORT, plan.called, plan.offered)
     deadline = time.monotonic() + plan.seconds
     grace = plan.seconds + GRACE_SECONDS  # calls end at the deadline by themselves, unless a server drips
     watch = threading.Timer(grace, _leave, (report, TIME_OVER, "The time is over."))

@@ -116,6 +116,18 @@ class Plan:
     target: dict[str, Serve | Answers]
     calls: tuple[Call, ...]
 
+    @property
+    def called(self) -> list[str]:
+        """All that the server is called for, in order."""
+        return list(dict.fromkeys([f"GET {self.ready}", *(call.name for call in self.calls)]))
+
+    @property
+    def offered(self) -> list[str]:
+        """All that the server may ask for, without its query parameters."""
+        files = [route for route, item in (*self.serve.items(), *self.target.items()) if isinstance(item, Serve)]
+        posts = [*self.record, *(route for route, item in self.target.items() if isinstance(item, Answers))]
+        return [*(f"GET {route}" for route in files), *(f"POST {route}" for route in posts)]
+
     @classmethod
     def read(cls, path: Path) -> Plan:
         """The plan, beside which there is all that it needs. Raises PlanError."""

@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 MAX_ROUTES = 100
@@ -22,10 +23,12 @@ def plain(text: str, length: int) -> str:
 class Report:
     """Used by all threads. It has its place in /output from the beginning, so that nobody can take it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, called: Collection[str] = (), offered: Collection[str] = ()) -> None:
+        """`called` and `offered` are what the plan has the server called for, and what it lets it ask for."""
         self.queries = 0  # rows that were asked about
         self.live = 0  # of these, rows that another image answered
         self._path = path
+        self._called, self._offered = list(called), list(offered)
         self._began = time.monotonic()
         self._calls: dict[str, int] = {}
         self._routes: dict[str, int] = {}
@@ -66,11 +69,14 @@ class Report:
         self._lock.acquire()
         self._tell(problem or "The exchange is complete.")
         routes = {**self._calls, **self._routes, **self._calls}  # first, and not to be mistaken for another's
+        asked = {request.partition("?")[0] for request in self._routes}
         facts = {
             "problem": plain(problem, MAX_ROUTE + MAX_ROUTE),
             "queries": self.queries,
             "live": self.live,
             "routes": dict(list(routes.items())[:MAX_ROUTES]),
+            "calls": self._called or list(self._calls),
+            "unasked": [route for route in self._offered if route not in asked],
         }
         with self._path.open("r+b") as file:
             file.write(json.dumps(facts).encode("ascii"))

@@ -142,7 +142,9 @@ def test_verdicts_that_cannot_be_used_are_told(tmp_path: Path, arrays: dict[str,
         read_scores(tmp_path / "scores", 2)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", '{"routes": 3}', '{"queries": "many"}', '{"routes": {"x": null}}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{", '{"routes": 3}', '{"queries": "many"}', '{"calls": 1}', '{"routes": {"x": null}}']
+)
 def test_a_crooked_account_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "exchange.json").write_text(text)
     with pytest.raises(OutputProblem, match="account of the exchange"):
@@ -154,5 +156,6 @@ def test_an_account_is_cut_to_what_pages_can_show(tmp_path: Path) -> None:
     (tmp_path / "exchange.json").write_text(json.dumps({"routes": dict(reversed(routes.items()))}))
     read = read_exchange(tmp_path / "exchange.json")
     assert read["queries"] == read["live"] == 0
+    assert read["calls"] == read["unasked"] == []
     assert len(read["routes"]) == 100
     assert next(iter(read["routes"])) == "GET /[31m" + "x" * 89

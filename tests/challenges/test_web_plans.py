@@ -111,13 +111,20 @@ def test_marks_of_tuning_posts_are_those_of_the_rows_that_were_served(make_board
 
 
 def test_the_scenario_reads_the_gateways_account(tmp_path: Path) -> None:
-    report = Report(tmp_path / "exchange.json")
+    calls, offered = ["POST /fit", "POST /evaluate"], ["GET /data/anonymizer/training", "POST /utility/anonymizer"]
+    report = Report(tmp_path / "exchange.json", calls, offered)
     report.queries, report.live = 70, 7
     report.called("POST /fit", 201, "took 1 s")
     report.saw("GET /data/anonymizer/training?anonymizer=other", 404)
     report.close("")
     routes = {"POST /fit": 201, "GET /data/anonymizer/training?anonymizer=other": 404}
-    assert read_exchange(tmp_path / "exchange.json") == {"routes": routes, "queries": 70, "live": 7}
+    assert read_exchange(tmp_path / "exchange.json") == {
+        "routes": routes,
+        "calls": calls,
+        "unasked": ["POST /utility/anonymizer"],
+        "queries": 70,
+        "live": 7,
+    }
     assert json.loads((tmp_path / "exchange.json").read_text())["problem"] == ""
 
 

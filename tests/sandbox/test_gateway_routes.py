@@ -75,6 +75,9 @@ def test_serves_and_records(program):
     assert (outcome.output / "said/scores").read_bytes() == b"\x00scores"
     assert outcome.report["routes"]["POST /fit"] == 201
     assert outcome.report["routes"]["GET /data/training"] == 200
+    assert outcome.report["calls"] == ["GET /", "POST /fit"]
+    assert {"GET /data/training", "GET /data/evaluation", "POST /utility"}.isdisjoint(outcome.report["unasked"])
+    assert outcome.report["unasked"]
     assert "POST /utility?data_split=validation -> 201" in outcome.log
 
 
