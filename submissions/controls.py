@@ -63,7 +63,7 @@ def arrange() -> None:
 
     The sweep calls it every minute, so that attacks from before there were controls get theirs too.
     """
-    for phase in Phase.objects.filter(challenge__status=Challenge.Status.PUBLISHED).select_related("challenge"):
+    for phase in Phase.objects.exclude(challenge__status=Challenge.Status.DRAFT).select_related("challenge"):
         if _is_under_way(phase):
             with transaction.atomic():
                 Challenge.objects.select_for_update().get(pk=phase.challenge_id)
@@ -71,9 +71,11 @@ def arrange() -> None:
 
 
 def _is_under_way(phase: Phase) -> bool:
-    if phase.is_final:
-        return phase.is_frozen and phase.opens_at is not None and phase.opens_at <= timezone.now()
-    return phase.is_open
+    published = phase.challenge.status == Challenge.Status.PUBLISHED
+    if phase.is_final:  # one that is not revealed goes on when its challenge is closed
+        begun = phase.is_frozen and phase.opens_at is not None and phase.opens_at <= timezone.now()
+        return begun and (published or phase.is_sealed)
+    return published and phase.is_open
 
 
 def _arrange(phase: Phase) -> None:

@@ -478,6 +478,7 @@ def test_a_final_controls_every_seed_and_tells_nothing_before_the_reveal(
     attack = ready("ben", "attack")
     actions.pick(submission=attack, picked=True, by=ben)
     challenges.freeze(challenge=clinic, by=olga)
+    challenges.close(challenge=clinic, by=olga)  # ends entries, not the runs of the final
     played.release(leaky, phase=final)
     for duel in Duel.objects.filter(release__phase=final):
         played.duel(duel)
