@@ -107,7 +107,8 @@ def gateway(*, image_id: str, server: str, inputs: str, outputs: str, limits: Li
 
     It reads what a stranger sends: so it is closed like the stranger's own container.
     """
-    own = Limits(memory_mb=conf.gateway_memory_mb, pids=256, output_mb=limits.output_mb)
+    memory = conf.gateway_memory_mb + limits.output_mb + OUTPUT_SLACK_MB  # what it writes to /output counts as its own
+    own = Limits(memory_mb=memory, pids=256, output_mb=limits.output_mb)
     return {
         "Image": image_id,
         "User": NOBODY,

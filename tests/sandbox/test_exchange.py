@@ -228,6 +228,24 @@ def fit():
     assert (run.result_folder / "model.bin").read_text() == "fitted by 33"
 
 
+def test_large_posts(play, tmp_path, settings):
+    """What is posted costs the gateway no memory but that of /output, and more than that holds is refused."""
+    settings.SANDBOX = {"retry_seconds": 0, "gateway_memory_mb": 96}
+    extra = """
+def fit():
+    refused = fetch(CHALLENGE + "/utility", bytes(170 * 2**20))[0]
+    taken = fetch(CHALLENGE + "/utility", bytes(140 * 2**20))[0]
+    KEPT.write_text(f"{refused} {taken}")
+"""
+    plan = {"record": {"/utility": {"to": "scores", "limit": 200 * 2**20}}, "calls": [{"post": "/fit"}]}
+    image = web_image(tmp_path / "large", "large", extra)
+    limits = {"output_mb": 150, "memory_mb": 512}
+    run = play(image, plan, collect=["exchange.json", "scores"], folders=["model"], limits=limits)
+    assert run.state == Run.State.SUCCEEDED, run.detail
+    assert (run.result_folder / "model.bin").read_text() == "413 201"
+    assert (run.result_folder / "scores").stat().st_size == 140 * 2**20
+
+
 def test_killed_worker(exchanges, engine, start_worker, tmp_path, settings):
     """Another worker removes both containers and begins again."""
     settings.SANDBOX = {"retry_seconds": 0, "lease_seconds": 3, "renew_seconds": 1}
