@@ -268,6 +268,7 @@ SANDBOX = {
     "lease_seconds": env.int("ANOMED_LEASE_SECONDS", default=30),
     "gpu_hosts": tuple(env.list("ANOMED_GPU_HOSTS", default=[])),
     "gpu_probe_image": env.str("ANOMED_GPU_PROBE_IMAGE", default=""),
+    "gateway_image": env.str("ANOMED_GATEWAY_IMAGE", default=""),
     "max_image_bytes": env.int("ANOMED_MAX_IMAGE_BYTES", default=20 * 10**9),
     "max_archive_bytes": env.int("ANOMED_MAX_ARCHIVE_BYTES", default=10 * 10**9),
     "keep_logs_days": env.int("ANOMED_KEEP_LOGS_DAYS", default=90),

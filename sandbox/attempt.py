@@ -67,12 +67,13 @@ class Attempt:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Notes the milliseconds that a stage takes."""
+        """Notes the milliseconds that a stage takes, each time that there is one of that name."""
         begun = time.perf_counter()
         try:
             yield
         finally:
-            self.timings[name] = round((time.perf_counter() - begun) * 1000, 1)
+            spent = self.timings.get(name, 0.0) + (time.perf_counter() - begun) * 1000
+            self.timings[name] = round(spent, 1)
 
     @property
     def scratch(self) -> Path:
@@ -146,7 +147,8 @@ class Attempt:
         else:
             container = self._start(engine, lease, folders["input"])
         shutil.rmtree(folders["input"])
-        pool.prepare(engine, run.wants.output_mb)
+        if not self.question:
+            pool.prepare(engine, run.wants.output_mb)
         with self.stage("container"):
             in_time = self._wait(place, lease, container, adopted.seconds if adopted else 0)
         lease.check()
@@ -187,7 +189,7 @@ class Attempt:
     def _start(self, engine: Engine, lease: Lease, inputs: Path) -> str:
         """A new container at work in a chamber of its own."""
         pool = chambers()
-        chamber = self._take_chamber(engine)
+        [chamber] = self._take_chambers(engine, 1)
         with self.stage("create"):
             filled = pool.background(self._fill, engine, chamber, inputs)
             try:
@@ -197,13 +199,19 @@ class Attempt:
         lease.check()
         with self.stage("start"):
             engine.start(container)
-            lease.watch(container)
+            lease.watch(container, measured=not self.question)
         return container
 
-    def _take_chamber(self, engine: Engine) -> Chamber:
+    def _take_chambers(self, engine: Engine, count: int) -> list[Chamber]:
+        """Those of a question are its own: there may be many before the run is over, and each takes memory."""
+        pool, output_mb = chambers(), self.run.wants.output_mb
         with self.stage("chamber"):
-            self._chambers.append(chambers().take(engine, self.run.wants.output_mb))
-        return self._chambers[-1]
+            if self.question:
+                self._chambers += pool.take_apart(engine, output_mb, count)
+            else:
+                for _ in range(count):
+                    self._chambers.append(pool.take(engine, output_mb))
+        return self._chambers[-count:]
 
     def _fill(self, engine: Engine, chamber: Chamber, inputs: Path) -> None:
         """Writes the run's inputs and copies them into its chamber, beside the creation of its container."""
@@ -248,6 +256,7 @@ class Attempt:
             conf=conf(),
             demanded=run.walls,
             cdi=devices.by_cdi(run.host.engine if run.host else {}),
+            covered=run.image.config.get("volumes", ()),
         )
 
     def _create(self, engine: Engine, chamber: Chamber, config: dict[str, Any], image: Image, name: str = "") -> str:

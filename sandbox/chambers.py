@@ -58,6 +58,10 @@ class Chambers:
             self._engine, self._ready = engine, self._make(engine, output_mb)
         return self._ready.pop()
 
+    def take_apart(self, engine: Engine, output_mb: int, count: int) -> list[Chamber]:
+        """Chambers with a holder of their own, so that what is written there can go at once. Raises EngineFault."""
+        return self._make(engine, output_mb, count)
+
     def prepare(self, engine: Engine, output_mb: int) -> None:
         """Begins to make more if they are running out, most likely for runs like the present one."""
         if len(self._ready) < RESERVE and self._coming is None:
@@ -121,10 +125,10 @@ class Chambers:
             self._removals[0].exception()
         self._removals.append(self._pool.submit(_remove, engine, containers, volumes))
 
-    def _make(self, engine: Engine, output_mb: int) -> list[Chamber]:
+    def _make(self, engine: Engine, output_mb: int, count: int = 0) -> list[Chamber]:
         holder_id = uuid.uuid4().hex[:16]
         try:
-            return engine.prepare(holder_id, output_mb, self.worker, conf().chambers)
+            return engine.prepare(holder_id, output_mb, self.worker, count or conf().chambers)
         except EngineFault:
             self._pool.submit(_remove_half_made, engine, holder_id)
             raise

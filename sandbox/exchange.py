@@ -13,7 +13,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,17 +21,18 @@ from typing import NoReturn
 
 import structlog
 
-from sandbox import chambers, devices, outputs, purposes, walls
+from sandbox import chambers, devices, exchange_report, outputs, purposes, walls
 from sandbox.attempt import KEPT_BYTES, Attempt, Counted, in_child, stop
 from sandbox.base_images import base_image
 from sandbox.conf import conf
 from sandbox.contracts import Contract
-from sandbox.engine import Chamber, Ending, Engine, EngineFault
+from sandbox.engine import Chamber, Ending, Engine, EngineFault, NotThere
 from sandbox.gateway.answers import MOST_QUESTIONS
 from sandbox.gateway.main import CALL_FAILED, NEVER_READY, NO_POST, PORT_TAKEN, TIME_OVER
+from sandbox.limits import Limits
 from sandbox.models import Run
 from sandbox.placement import Place
-from sandbox.purposes import Known, Question
+from sandbox.purposes import Question, Reference
 from sandbox.reasons import Reason, Rejected, gettext_noop
 from sandbox.renewal import Lease
 
@@ -45,9 +46,9 @@ LOOK_SECONDS = 1.0
 SOON_SECONDS = 0.5
 
 _SENTENCES = {
-    NEVER_READY: gettext_noop("Its server never answered GET / with status 200 and JSON. Read the log."),
-    CALL_FAILED: gettext_noop("A call to its server failed. The log says which, and what it answered."),
-    NO_POST: gettext_noop("Its server did not post what it has to post. The log says what it asked for."),
+    NEVER_READY: gettext_noop("Its server was never ready."),
+    CALL_FAILED: gettext_noop("A call to its server failed."),
+    NO_POST: gettext_noop("Its server did not post what it has to post."),
     PORT_TAKEN: gettext_noop("Its server listens where the challenge does. It may use port 80 only."),
 }
 _NEVER = datetime.min.replace(tzinfo=UTC)
@@ -61,7 +62,6 @@ class Exchange(Attempt):
     _server_ended: bool = False  # while the gateway was still talking to it
     _server_ended_at: datetime = _NEVER
     _gateway: str = ""
-    _much_was_asked: bool = False
 
     def _adopt(self, engine: Engine) -> None:
         """Half an exchange is worth nothing: nobody has listened to the rest. All that is left is removed."""
@@ -70,7 +70,7 @@ class Exchange(Attempt):
     def _start(self, engine: Engine, lease: Lease, inputs: Path) -> str:
         """The server and, in its loopback, the gateway: which is what the run waits for."""
         pool, run = chambers.chambers(), self.run
-        front, back = self._take_chamber(engine), self._take_chamber(engine)
+        front, back = self._take_chambers(engine, 2)
         gateway_image = base_image(conf().gateway_image)
         if gateway_image is None:
             raise EngineFault("no base image is registered in which the gateway could run: manage.py base_image_add")
@@ -99,15 +99,20 @@ class Exchange(Attempt):
                 filled.result()
         lease.check()
         with self.stage("start"):
-            lease.watch(self._server, self._gateway)
+            self._watched_by(lease)
             engine.start(self._server)
             try:
                 engine.start(self._gateway)
+            except Rejected as rejected:  # the image is ours
+                raise EngineFault(f"the gateway cannot be started in {gateway_image}") from rejected
             except EngineFault as fault:
                 if engine.running(self._server):
                     raise
-                self._reject_ended(engine.ending(self._server), fault)
+                self._reject_ended(engine, engine.ending(self._server), fault)
         return self._gateway
+
+    def _watched_by(self, lease: Lease) -> None:
+        lease.watch(self._server, self._gateway, measured=not self.question)
 
     def _fill(self, engine: Engine, chamber: Chamber, inputs: Path) -> None:
         shutil.copytree(PROGRAM, inputs / walls.GATEWAY, ignore=shutil.ignore_patterns("__pycache__"))
@@ -129,22 +134,24 @@ class Exchange(Attempt):
 
     def _wait(self, place: Place, lease: Lease, container: str, spent: float) -> bool:
         engine, deadline = place.engine, time.monotonic() + self.run.wants.seconds
+        checked, asked = time.monotonic(), 0
         said: queue.Queue[str | None] = queue.Queue()
-        asked = 0
         with _beside(engine, lambda: _follow(engine, container, said), lambda: self._watch_server(engine, deadline)):
             try:
                 while (left := deadline - time.monotonic()) > 0:
                     try:
-                        line = said.get(timeout=min(left, place.check_seconds, LOOK_SECONDS))
+                        line = said.get(timeout=min(left, LOOK_SECONDS))
                     except queue.Empty:
                         lease.check()
-                        place.check()
+                        if time.monotonic() > checked + place.check_seconds:
+                            place.check()
+                            checked = time.monotonic()
                         continue
                     if line is None:
                         return engine.wait(container, left) and self._see_whether_server_ended(engine)
-                    if line == f"{QUESTION}{asked + 1}" and asked < MOST_QUESTIONS:
+                    if line == f"{QUESTION}{asked + 1}" and asked < MOST_QUESTIONS:  # the gateway knows as much
                         asked += 1
-                        self._answer(place, lease, asked)
+                        self._answer(place, lease, asked, left)
                 return False
             finally:
                 stop(engine, container)
@@ -166,46 +173,40 @@ class Exchange(Attempt):
                         engine.kill(self._gateway)
                 return
 
-    def _answer(self, place: Place, lease: Lease, number: int) -> None:
-        """Has another image answer what the gateway could not; a question that is no good is refused."""
-        engine, front = place.engine, self._chambers[0]
-        answers = self.scratch / "answers"
+    def _answer(self, place: Place, lease: Lease, number: int, left: float) -> None:
+        """Has somebody answer what the gateway could not, within `left` seconds; a bad question is refused."""
+        asked, answers = self.scratch / "asked", self.scratch / "answers"
         answer = answers / "answer"
-        answer.mkdir(parents=True)
+        for folder in (asked, answer):
+            folder.mkdir(parents=True)
         with self.stage("question"):
             try:
-                self._ask_another(place, lease, number, answer / f"{number}.npz")
+                self._ask(place, lease, asked / f"{number}.npz", answer / f"{number}.npz", left)
+                (answer / f"{number}.ready").touch()  # comes after the answer by its name, and so by its arrival
             except Rejected as rejected:
                 log.info("run.question_refused", number=number, reason=str(rejected.reason), detail=rejected.detail)
+                (answer / f"{number}.npz").unlink(missing_ok=True)
                 (answer / f"{number}.refused").touch()
-            lease.watch(self._server, self._gateway)
-            engine.put(front, answers)
-            shutil.rmtree(answers)
+            self._watched_by(lease)
+            place.engine.put(self._chambers[0], answers)
+        for folder in (asked, answers):
+            shutil.rmtree(folder)
 
-    def _ask_another(self, place: Place, lease: Lease, number: int, answer: Path) -> None:
-        question = purposes.get(self.run.purpose).question(self.run)
+    def _ask(self, place: Place, lease: Lease, asked: Path, answer: Path, left: float) -> None:
+        question = None if self.question else purposes.get(self.run.purpose).question(self.run)
         if question is None:
             raise Rejected(Reason.OUTPUT_INVALID, gettext_noop("Nobody is there who could answer."))
-        name = f"{number}.npz"
-        folder = self.scratch / "asked" / str(number)
-        folder.mkdir(parents=True)
-        with place.engine.output(self._chambers[0], f"{ASKED}/{name}") as stream:
-            outputs.collect(stream, outputs.Wanted(files=(name,)), folder, **self._bounds)
-        if isinstance(question, Known):
-            in_child(question.answer(folder / name, answer))
-        else:
-            self._ask_image(place, lease, question, folder / name, answer)
-        answer.with_suffix(".ready").touch()  # comes after the answer by its name, and so by its arrival
-
-    def _ask_image(self, place: Place, lease: Lease, question: Question, asked: Path, answer: Path) -> None:
-        inner = _inside(self.run, question, asked)
+        with place.engine.output(self._chambers[0], f"{ASKED}/{asked.name}") as stream:
+            outputs.collect(stream, outputs.Wanted(files=(asked.name,)), asked.parent, **self._bounds)
+        if isinstance(question, Reference):
+            in_child(question.answer(asked, answer))
+            return
+        inner = _inside(self.run, question, asked, left)
         try:
             inner.execute(place, lease, {})
-            in_child(question.read(asked, inner.scratch / "output", answer))
-        finally:  # its chambers may have the holder of our own: they go with those
-            self._chambers += inner._chambers
-            self._much_was_asked = self._much_was_asked or inner._spent
-            chambers.chambers().discard(place.engine, [], inner._containers, spent=False)
+            in_child(question.read(inner.scratch / "output", answer))
+        finally:
+            chambers.chambers().discard(place.engine, inner._chambers, inner._containers, spent=True)
 
     # -- afterwards
 
@@ -224,42 +225,70 @@ class Exchange(Attempt):
         ended, server = engine.ending(container), engine.ending(self._server)
         self._server_ended_at = server.at
         if self._server_ended and ended.exit_code and not server.out_of_memory:
-            self._reject_ended(server)
+            self._reject_ended(engine, server)
         return Ending(ended.exit_code, server.out_of_memory, ended.seconds, ended.at)
 
-    def _reject_ended(self, server: Ending, fault: EngineFault | None = None) -> NoReturn:
+    def _reject_ended(self, engine: Engine, server: Ending, fault: EngineFault | None = None) -> NoReturn:
+        for chamber in self._chambers:
+            engine.check_held(chamber)
         text = gettext_noop("Its server ended with exit status %(code)d before the exchange was over.")
         raise Rejected(Reason.CRASHED, text % {"code": server.exit_code}) from fault
 
     def _collect(self, engine: Engine, ending: Ending) -> None:
-        status = ending.exit_code
-        if status == TIME_OVER:
+        if ending.exit_code == TIME_OVER:
             self._check(ending, in_time=False)
-        if status in _SENTENCES:
-            raise Rejected(Reason.CRASHED, _SENTENCES[status])
-        if status:
-            raise EngineFault(f"the gateway ended with status {status}")
         wanted = outputs.Wanted.from_json(self.run.collect)
+        fits = MODEL in wanted.folders
+        if ending.exit_code in _SENTENCES:
+            if fits:  # a full disk may be why
+                with self._persistent(engine) as pieces:
+                    outputs.measure(pieces, **self._bounds)
+            raise Rejected(Reason.CRASHED, self._what_went_wrong(engine, ending.exit_code))
+        if ending.exit_code:
+            raise EngineFault(f"the gateway ended with status {ending.exit_code}")
         kept = 0
-        if MODEL in wanted.folders:
+        if fits:
             model = self.scratch / "output" / MODEL
             model.mkdir(mode=0o700)
-            with engine.outputs(self._chambers[1], self._server_ended_at) as stream:
-                pieces = Counted(stream)
+            with self._persistent(engine) as pieces:
                 outputs.collect(pieces, outputs.Everything(), model, **self._bounds)
             kept = pieces.size
         folders = tuple(name for name in wanted.folders if name != MODEL)
         with engine.outputs(self._chambers[0], ending.at) as stream:
             pieces = Counted(stream)
             outputs.collect(pieces, replace(wanted, folders=folders), self.scratch / "output", **self._bounds)
-        self._spent = self._much_was_asked or kept + pieces.size > KEPT_BYTES
+        self._spent = kept + pieces.size > KEPT_BYTES
+
+    @contextmanager
+    def _persistent(self, engine: Engine) -> Iterator[Counted]:
+        """What the server has kept, as a tar stream. Whatever is wrong with it is said of the folder that it knows."""
+        with engine.outputs(self._chambers[1], self._server_ended_at) as stream:
+            try:
+                yield Counted(stream)
+            except Rejected as rejected:
+                detail = rejected.detail.replace(walls.OUTPUT, walls.PERSISTENT)
+                raise Rejected(rejected.reason, detail) from rejected
+
+    def _what_went_wrong(self, engine: Engine, status: int) -> str:
+        """A sentence; with what the gateway says of it, if that is of its kind."""
+        name, folder = exchange_report.NAME, self.scratch / "report"
+        folder.mkdir()
+        try:
+            with engine.output(self._chambers[0], name) as stream:
+                outputs.collect(stream, outputs.Wanted(files=(name,)), folder, **self._bounds)
+            said = in_child((exchange_report.problem, (str(folder / name),)))["problem"]
+        except (Rejected, NotThere):
+            said = ""
+        return f"{_SENTENCES[status]} {said}".rstrip()
 
 
-def _inside(run: Run, question: Question, asked: Path) -> Attempt:
+def _inside(run: Run, question: Question, asked: Path, left: float) -> Attempt:
     """A run inside a run: a copy of its row that is never saved, for a step of the image that can answer."""
     inner = copy.copy(run)
     inner.image, inner.step, inner.contract = question.image, question.step, question.contract
-    inner.limits, inner.collect = question.limits, question.collect
+    limits = Limits.from_json(question.limits)
+    inner.limits = replace(limits, seconds=min(limits.seconds, int(left) + 1)).to_json()
+    inner.collect = question.collect
     kind = Exchange if question.contract == Contract.WEB else Attempt
     return kind(inner, question=question, asked=asked)
 
@@ -267,17 +296,17 @@ def _inside(run: Run, question: Question, asked: Path) -> Attempt:
 def _follow(engine: Engine, container: str, said: "queue.Queue[str | None]") -> None:
     """Passes on each line that a container says, and None when it has ended. A cut line is picked up again."""
     passed = 0
-    while True:
-        try:
-            for number, line in enumerate(engine.lines(container)):
-                if number >= passed:
-                    said.put(line)
-                    passed = number + 1
-            break
-        except EngineFault:
+    try:
+        while True:
+            with suppress(EngineFault):
+                for number, line in enumerate(engine.lines(container)):
+                    if number >= passed:
+                        said.put(line)
+                        passed = number + 1
             if engine.wait(container, LOOK_SECONDS):
-                break
-    said.put(None)
+                return
+    finally:
+        said.put(None)
 
 
 @contextmanager

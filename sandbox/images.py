@@ -16,6 +16,7 @@ from sandbox.tarscan import refused
 
 MAX_TEXT_BYTES = 64 << 10  # of environment, command and labels together
 LOADER_VARIABLES = ("LD_", "NVIDIA_")
+KEPT_VOLUMES = frozenset({"/persistent_data"})  # published images declare it; there is something of ours in its place
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,18 @@ class CheckedImage:
     command: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
+    volumes: tuple[str, ...] = ()
 
     @classmethod
     def from_json(cls, facts: dict[str, Any]) -> Self:
         """Reads what the child found out."""
-        lists = {name: tuple(facts[name]) for name in ("layers", "entrypoint", "command", "env")}
+        lists = {name: tuple(facts[name]) for name in ("layers", "entrypoint", "command", "env", "volumes")}
         return cls(image_id=str(facts["image_id"]), size=int(facts["size"]), labels=dict(facts["labels"]), **lists)
 
     def config(self) -> dict[str, Any]:
         """The part of the configuration that is worth showing."""
         data = asdict(self)
-        return {name: data[name] for name in ("entrypoint", "command", "env", "labels")}
+        return {name: data[name] for name in ("entrypoint", "command", "env", "labels", "volumes")}
 
 
 def check_archive(
@@ -152,7 +154,8 @@ def _runnable(config: Any) -> dict[str, Any]:
         )
     _check_absent(config)
     _check_env(env)
-    return {"entrypoint": entrypoint, "command": command, "env": env, "labels": labels}
+    volumes = _volumes(config)
+    return {"entrypoint": entrypoint, "command": command, "env": env, "labels": labels, "volumes": volumes}
 
 
 def _strings(value: Any) -> list[str]:
@@ -163,14 +166,22 @@ def _strings(value: Any) -> list[str]:
     return value
 
 
-def _check_absent(config: Any) -> None:
-    if _field(config, "Volumes"):
+def _volumes(config: Any) -> list[str]:
+    """Paths at which an engine would make a volume without bounds: only one for which we have something better."""
+    volumes = _field(config, "Volumes") or {}
+    if not isinstance(volumes, dict):
+        raise refused(_DAMAGED)
+    if not volumes.keys() <= KEPT_VOLUMES:
         raise refused(
             gettext_noop(
                 "The image declares a VOLUME. Remove it, or build on a base image without one: only /output and /tmp "
-                "can be written."
+                "can be written. (A web server may declare /persistent_data.)"
             )
         )
+    return sorted(volumes)
+
+
+def _check_absent(config: Any) -> None:
     if _field(config, "OnBuild"):
         raise refused(gettext_noop("The image has ONBUILD triggers. Build an image on top of it and upload that one."))
     health = _field(config, "Healthcheck")

@@ -9,6 +9,7 @@ that die. The run's own attempt number says which result counts, should a cut ne
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -16,8 +17,10 @@ from django.db import DatabaseError, transaction
 
 from sandbox.conf import conf
 from sandbox.connection import EngineFault, NotThere, Unreachable
+from sandbox.contracts import Contract
 from sandbox.engine import ATTEMPT, RUN, Engine
 from sandbox.hosts import engine_of, swarm_of
+from sandbox.limits import Limits
 from sandbox.models import Gpu, Host, Run
 from sandbox.swarm import Reservation, Swarm
 from sandbox.swarm_nodes import fitting
@@ -131,7 +134,7 @@ def _reserve(swarm: Swarm, fleet: Host, run: Run, check: Callable[[], None]) -> 
     if not hosts:
         raise NoRoom("no node fits now")
     without = [node.id for node in swarm.nodes() if node.host not in hosts]
-    service = swarm.reserve(str(run.pk), run.attempt, run.wants, images.pop(), without)
+    service = swarm.reserve(str(run.pk), run.attempt, _reserved(run), images.pop(), without)
     try:
         found = _wait(swarm, service, check)
         if found.ended:
@@ -147,6 +150,14 @@ def _reserve(swarm: Swarm, fleet: Host, run: Run, check: Callable[[], None]) -> 
         raise
     log.info("run.placed", fleet=fleet.name, host=place.name, gpus=found.gpus)
     return service
+
+
+def _reserved(run: Run) -> Limits:
+    """What a run takes of its node: a web server comes with a gateway, and with a second place to write."""
+    wants = run.wants
+    if run.contract != Contract.WEB:
+        return wants
+    return replace(wants, memory_mb=wants.memory_mb + conf().gateway_memory_mb, output_mb=2 * wants.output_mb)
 
 
 def _wait(swarm: Swarm, service: str, check: Callable[[], None]) -> Reservation:

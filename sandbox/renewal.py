@@ -29,6 +29,7 @@ class Lease:
         self._run = run
         self._engine = engine
         self._containers: tuple[str, ...] = ()
+        self._measured = True
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
 
@@ -46,9 +47,9 @@ class Lease:
         """From now on the run's container is looked for there."""
         self._engine = engine
 
-    def watch(self, *containers: str) -> None:
-        """From now on these are stopped when the lease is lost; the memory of the first is looked at."""
-        self._containers = containers
+    def watch(self, *containers: str, measured: bool = True) -> None:
+        """From now on these are stopped when the lease is lost; the memory of the first is looked at, if it counts."""
+        self._containers, self._measured = containers, measured
         if self.lost.is_set():
             self._stop()
 
@@ -78,7 +79,7 @@ class Lease:
             connection.close()
 
     def _look(self) -> None:
-        if self._containers:
+        if self._containers and self._measured:
             try:
                 self.peak_memory = max(self.peak_memory, self._engine.memory(self._containers[0]))
             except EngineFault:

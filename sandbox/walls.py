@@ -1,6 +1,6 @@
 """The options that close a container. SANDBOX 1 says what each of them holds, and what happened without it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,14 @@ def container(
     conf: Conf,
     demanded: Collection[str] = (),
     cdi: bool = False,
+    covered: Iterable[str] = (),
 ) -> dict[str, Any]:
     """The body of a create request for one step of a stranger's image.
 
     `inputs` and `outputs` are names of volumes, `hosts` is the engine's own file with nothing in it but `localhost`,
     `gpus` are UUIDs leased to this run, `demanded` are names of walls beyond the standard ones, `cdi` says how the
-    engine knows GPUs.
+    engine knows GPUs. At the paths `covered` the image declares volumes, which the engine would make writable without
+    bound: there it gets something like /tmp instead.
     """
     env = [f"ANOMED_STEP={step}", f"ANOMED_INPUT={INPUT}", f"ANOMED_OUTPUT={OUTPUT}"]
     return {
@@ -67,7 +69,7 @@ def container(
         "HostConfig": {
             **_strangers(limits, gpus, conf, cdi=cdi),
             **_second_wall(demanded, limits, conf),
-            "Tmpfs": _tmpfs(conf, "/tmp"),  # noqa: S108
+            "Tmpfs": _tmpfs(conf, "/tmp", *covered),  # noqa: S108
             "Mounts": [_mount(inputs, INPUT, read_only=True), _mount(outputs, OUTPUT), _file(hosts, HOSTS)],
         },
     }
@@ -179,7 +181,8 @@ def held_output(number: int) -> str:
 def output_volume(output_mb: int, inodes: int) -> dict[str, str]:
     """Driver options of a tmpfs volume that can hold that many megabytes."""
     size = output_mb + OUTPUT_SLACK_MB
-    options = f"size={size}m,nr_inodes={inodes},mode=1777,noexec,nosuid,nodev"
+    # not sticky: whoever the image's user is, it may replace what was put back for it
+    options = f"size={size}m,nr_inodes={inodes},mode=777,noexec,nosuid,nodev"
     return {"type": "tmpfs", "device": "tmpfs", "o": options}
 
 

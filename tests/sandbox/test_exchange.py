@@ -4,19 +4,28 @@ import io
 import json
 import multiprocessing
 import time
+from dataclasses import replace
 
 import docker
 import numpy as np
 import pytest
 from django.db import connections
-from web_readers import keep_all, read_answer, write_question
+from patience import until
+from web_readers import (
+    answer_at_once,
+    keep_all,
+    read_answer,
+    read_answer_by_web,
+    write_question,
+    write_question_by_web,
+)
 from web_servers import known, web_image
 
 from sandbox import actions, purposes, reaper, worker
 from sandbox.contracts import Contract
 from sandbox.engine import RUN
-from sandbox.models import Run
-from sandbox.purposes import Question
+from sandbox.models import Image, Run, Slot
+from sandbox.purposes import Question, Reference
 from sandbox.reasons import Reason
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
@@ -77,15 +86,25 @@ def exchanges(host):
 
 
 @pytest.fixture
-def play(exchanges):
-    """Drives one exchange to its end and returns its run."""
+def queue_exchange(exchanges):
+    """Queues one exchange."""
 
-    def play(image, plan, files=None, *, collect=("exchange.json",), folders=(), limits=None):
+    def queue_exchange(image, plan, files=None, *, collect=("exchange.json",), folders=(), limits=None):
         exchanges.plan, exchanges.files = plan, files or {}
-        run = actions.queue(
+        return actions.queue(
             image=image, purpose="exchanges", step="fit", limits=LIMITS | (limits or {}), owner="ada", priority=0,
             collect={"files": list(collect), "folders": list(folders)}, private=True, contract=Contract.WEB,
         )  # fmt: skip
+
+    return queue_exchange
+
+
+@pytest.fixture
+def play(queue_exchange):
+    """Drives one exchange to its end and returns its run."""
+
+    def play(*args, **more):
+        run = queue_exchange(*args, **more)
         worker.work()
         run.refresh_from_db()
         return run
@@ -130,18 +149,18 @@ def evaluate():
 """
 
 
-def test_live_questions(play, exchanges, make_image, tmp_path):
-    """Rows that no table holds are asked of the defense's own image, one container for each question."""
-    answering = make_image("/bin/busybox cat /input/rows.json > /output/said.json")
-    exchanges.answerer = Question(
-        image=answering,
-        step="predict",
-        contract=Contract.FILES,
-        limits=LIMITS,
+def by_files(image, **limits):
+    return Question(
+        image=image, step="predict", contract=Contract.FILES, limits=LIMITS | limits,
         collect={"files": ["said.json"]},
         write=lambda asked, folder: (write_question, (str(asked), str(folder))),
-        read=lambda asked, collected, answer: (read_answer, (str(collected), str(answer))),
-    )
+        read=lambda collected, answer: (read_answer, (str(collected), str(answer))),
+    )  # fmt: skip
+
+
+def test_live_questions(play, exchanges, make_image, tmp_path):
+    """Rows that no table holds are asked of the defense's own image, one container for each question."""
+    exchanges.answerer = by_files(make_image("/bin/busybox cat /input/rows.json > /output/said.json"))
     rows = [[[1.0, 2.0], [5.0, 6.0]], [[-1.0, 0.0]], [[3.0, 3.0]], [[1.0, 2.0]] * 7]
     image = web_image(tmp_path / "asking", "asking", ASKING.replace("ROWS", json.dumps(rows)))
     files = {"answers.npz": pack(X=ROWS, prediction=np.array([7, 8]))}
@@ -150,6 +169,50 @@ def test_live_questions(play, exchanges, make_image, tmp_path):
     # known and new rows together; refused; new; more than the budget's rest
     assert json.loads((run.result_folder / "scores").read_text()) == [[8, 11], 422, [6], 429]
     assert (exchanges.read["queries"], exchanges.read["live"]) == (4, 2)
+    assert run.timings["question"] > 0
+
+
+def test_questions_to_another_server(play, exchanges, tmp_path):
+    """Both sides may be servers. What the answering one has kept is put back each time; it may replace it in vain."""
+    extra = """
+def predict(rows):
+    kept = KEPT.read_bytes()
+    KEPT.with_suffix(".new").write_bytes(b"forgotten")
+    KEPT.with_suffix(".new").replace(KEPT)
+    return {"prediction": rows.sum(axis=1).astype(np.int64) if kept == b"patients" else np.zeros(len(rows), np.int64)}
+"""
+    exchanges.answerer = replace(
+        by_files(web_image(tmp_path / "answering", "answering", extra)),
+        contract=Contract.WEB,
+        collect={"files": ["exchange.json", "prediction"]},
+        write=lambda asked, folder: (write_question_by_web, (str(asked), str(folder))),
+        read=lambda collected, answer: (read_answer_by_web, (str(collected), str(answer))),
+    )
+    image = web_image(tmp_path / "asking", "asking", ASKING.replace("ROWS", "[[[5, 6]], [[7, 8]]]"))
+    files = {"answers.npz": pack(X=ROWS, prediction=np.array([7, 8]))}
+    run = play(image, ATTACK, files, collect=["exchange.json", "scores"])
+    assert run.state == Run.State.SUCCEEDED, run.detail
+    assert json.loads((run.result_folder / "scores").read_text()) == [[11], [15]]
+
+
+def test_questions_without_an_image(play, exchanges, tmp_path):
+    exchanges.answerer = Reference(lambda asked, answer: (answer_at_once, (str(asked), str(answer))))
+    image = web_image(tmp_path / "asking", "asking", ASKING.replace("ROWS", "[[[5, 6]], [[-1, 0]]]"))
+    files = {"answers.npz": pack(X=ROWS, prediction=np.array([7, 8]))}
+    run = play(image, ATTACK, files, collect=["exchange.json", "scores"])
+    assert run.state == Run.State.SUCCEEDED, run.detail
+    assert json.loads((run.result_folder / "scores").read_text()) == [[11], 422]
+
+
+def test_question_that_takes_too_long(play, exchanges, make_image, tmp_path):
+    """What answers may take no longer than the run for which it does."""
+    exchanges.answerer = by_files(make_image("/bin/busybox sleep 60"), seconds=60)
+    image = web_image(tmp_path / "asking", "asking", ASKING.replace("ROWS", "[[[5, 6]]]"))
+    files = {"answers.npz": pack(X=ROWS, prediction=np.array([7, 8]))}
+    began = time.monotonic()
+    run = play(image, ATTACK, files, limits={"seconds": 5})
+    assert (run.state, run.reason) == (Run.State.FAILED, Reason.TIMEOUT), run.detail
+    assert time.monotonic() - began < 30
 
 
 def test_reaches_nobody(play, exchanges, tmp_path):
@@ -188,16 +251,21 @@ def evaluate():
     [
         ("raise SystemExit(3)", Reason.CRASHED, "exit status 3"),
         ("def fit():\n    os._exit(4)", Reason.CRASHED, "exit status 4"),
-        ("def fit():\n    raise ValueError('no')", Reason.CRASHED, "A call to its server failed"),
-        ("time.sleep(100)", Reason.CRASHED, "never answered"),
+        ("def fit():\n    raise ValueError('no')", Reason.CRASHED, "POST /fit was answered by "),
+        ("def fit():\n    return 500", Reason.CRASHED, "A call to its server failed. POST /fit was answered by 500."),
+        ("time.sleep(100)", Reason.CRASHED, "never ready"),
         ("def fit():\n    time.sleep(100)", Reason.TIMEOUT, "stopped after"),
         ("def fit():\n    held = [bytearray(b'x' * 2**20) for _ in range(400)]", Reason.OUT_OF_MEMORY, "256 MB"),
-        ("def fit():\n    KEPT.write_bytes(bytes(11 * 2**20))", Reason.OUTPUT_TOO_LARGE, "8 MB"),
-        ("def fit():\n    KEPT.symlink_to('/etc/shadow')", Reason.OUTPUT_INVALID, "link"),
+        ("def fit():\n    KEPT.write_bytes(bytes(11 * 2**20))", Reason.OUTPUT_TOO_LARGE, "8 MB were written to /pers"),
+        ("def fit():\n    KEPT.write_bytes(bytes(20 * 2**20))", Reason.OUTPUT_TOO_LARGE, "8 MB were written to /pers"),
+        ("def fit():\n    KEPT.symlink_to('/etc/shadow')", Reason.OUTPUT_INVALID, "/persistent_data has something"),
         ("held = socket.create_server(('127.0.0.1', 8001))", Reason.CRASHED, "port 80 only"),
     ],
-    ids=["ends", "ends in a call", "fails", "never ready", "hangs", "memory", "too much kept", "link kept", "port"],
-)
+    ids=[
+        "ends", "ends in a call", "fails", "says that it failed", "never ready", "hangs", "memory", "too much kept",
+        "disk full", "link kept", "port",
+    ],
+)  # fmt: skip
 def test_comes_to_nothing(play, tmp_path, extra, reason, said):
     """Each way in which a server can fail is named, and leaves nothing running."""
     image = web_image(tmp_path / "bad", "bad", extra)
@@ -246,27 +314,80 @@ def fit():
     assert (run.result_folder / "scores").stat().st_size == 140 * 2**20
 
 
-def test_killed_worker(exchanges, engine, start_worker, tmp_path, settings):
-    """Another worker removes both containers and begins again."""
-    settings.SANDBOX = {"retry_seconds": 0, "lease_seconds": 3, "renew_seconds": 1}
-    image = web_image(tmp_path / "slow", "slow", "def fit():\n    time.sleep(3)\n    KEPT.write_bytes(b'done')")
-    exchanges.plan, exchanges.files = FIT, {"training.bin": b"patients"}
-    run = actions.queue(
-        image=image, purpose="exchanges", step="fit", limits=LIMITS, owner="ada", priority=0,
-        collect={"files": ["exchange.json"], "folders": ["model"]}, private=True, contract=Contract.WEB,
-    )  # fmt: skip
+SLOW = "def fit():\n    time.sleep(3)\n    KEPT.write_bytes(b'done')"
+
+
+def begin(engine, run, count):
+    """Starts a worker of its own, and waits until the run has so many containers at work."""
     connections.close_all()
     process = multiprocessing.get_context("fork").Process(target=worker.work)
     process.start()
-    deadline = time.monotonic() + 20
-    while len(engine.containers(**{RUN: str(run.pk)})) < 2 and time.monotonic() < deadline:
-        time.sleep(0.1)
+    until(lambda: len([one for one in engine.containers(**{RUN: str(run.pk)}) if one["State"] == "running"]) == count)
+    return process
+
+
+def test_killed_worker(queue_exchange, engine, tmp_path, settings):
+    """Another worker removes both containers and begins again."""
+    settings.SANDBOX = {"retry_seconds": 0, "lease_seconds": 3, "renew_seconds": 1}
+    run = queue_exchange(web_image(tmp_path / "slow", "slow", SLOW), FIT, folders=["model"])
+    process = begin(engine, run, 2)
+    process.kill()
+    process.join()
+    reaper.sweep()  # leaves alone what might be taken over
+    worker.work()
+    run.refresh_from_db()
+    assert (run.state, run.attempt, run.lost_leases) == (Run.State.SUCCEEDED, 2, 1), run.detail
+    assert (run.result_folder / "model.bin").read_bytes() == b"done"
+    reaper.sweep()  # the working files of the one that was killed
+
+
+def test_killed_amid_a_question(queue_exchange, exchanges, engine, make_image, tmp_path, settings):
+    """Three containers of one run: all go, and the run is played from its beginning."""
+    settings.SANDBOX = {"retry_seconds": 0, "lease_seconds": 3, "renew_seconds": 1}
+    answering = "/bin/busybox sleep 3; /bin/busybox cat /input/rows.json > /output/said.json"
+    exchanges.answerer = by_files(make_image(answering))
+    image = web_image(tmp_path / "asking", "asking", ASKING.replace("ROWS", "[[[5, 6]]]"))
+    files = {"answers.npz": pack(X=ROWS, prediction=np.array([7, 8]))}
+    run = queue_exchange(image, ATTACK, files, collect=["exchange.json", "scores"])
+    process = begin(engine, run, 3)
     process.kill()
     process.join()
     worker.work()
     run.refresh_from_db()
     assert (run.state, run.attempt) == (Run.State.SUCCEEDED, 2), run.detail
-    reaper.sweep()  # the working files of the one that was killed
+    assert json.loads((run.result_folder / "scores").read_text()) == [[11]]
+    reaper.sweep()
+
+
+def test_cancelled(queue_exchange, engine, tmp_path, settings):
+    settings.SANDBOX = {"retry_seconds": 0, "renew_seconds": 0.2}
+    image = web_image(tmp_path / "endless", "endless", "def fit():\n    time.sleep(600)")
+    run = queue_exchange(image, FIT, limits={"seconds": 600})
+    process = begin(engine, run, 2)
+    actions.cancel(run=run)
+    process.join(60)
+    assert process.exitcode == 0
+    run.refresh_from_db()
+    assert run.state == Run.State.CANCELLED
+    assert not Slot.objects.exclude(run=None).exists()
+
+
+def test_no_image_for_the_gateway(play, tmp_path):
+    """That is no fault of the participant's."""
+    image = web_image(tmp_path / "polite", "polite")
+    Image.objects.filter(is_base=True).update(is_base=False)
+    run = play(image, FIT)
+    assert (run.state, run.reason) == (Run.State.FAILED, Reason.PLATFORM_FAULT)
+    assert "no base image is registered" in run.detail
+
+
+def test_unfit_image_for_the_gateway(play, make_image, tmp_path):
+    image = web_image(tmp_path / "polite", "polite")
+    Image.objects.filter(is_base=True).update(is_base=False)
+    Image.objects.filter(pk=make_image("true").pk).update(is_base=True)  # it has no python
+    run = play(image, FIT)
+    assert (run.state, run.reason) == (Run.State.FAILED, Reason.PLATFORM_FAULT)
+    assert "the gateway cannot be started" in run.detail
 
 
 def test_not_in_gvisor(host, make_image):

@@ -360,6 +360,8 @@ class TestConfigurations:
         [
             ({"Cmd": ["/x"], "Volumes": {"/data": {}}}, "VOLUME"),
             ({"Cmd": ["/x"], "volumes": {"/data": {}}}, "VOLUME"),
+            ({"Cmd": ["/x"], "Volumes": {"/persistent_data": {}, "/persistent_data/x": {}}}, "VOLUME"),
+            ({"Cmd": ["/x"], "Volumes": ["/persistent_data"]}, "damaged"),
             ({"Cmd": ["/x"], "OnBuild": ["RUN true"]}, "ONBUILD"),
             ({"Cmd": ["/x"], "Healthcheck": {"Test": ["CMD", "/x"]}}, "HEALTHCHECK NONE"),
             ({"Cmd": ["/x"], "Env": ["LD_PRELOAD=/x.so"]}, "ENV LD_PRELOAD="),
@@ -375,6 +377,10 @@ class TestConfigurations:
     )
     def test_refused(self, refusal, archive, config, said):
         assert said in refusal(ImageBuilder(config=config).docker_archive(archive))
+
+    def test_volume_of_published_images(self, check, archive):
+        config = {"Cmd": ["/x"], "Volumes": {"/persistent_data": {}}}
+        assert check(ImageBuilder(config=config).docker_archive(archive)).config()["volumes"] == ("/persistent_data",)
 
     def test_layers_that_are_too_few(self, refusal, archive):
         digests = [f"sha256:{sha256(TEXT_LAYER)}"] * 2

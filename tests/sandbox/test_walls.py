@@ -186,6 +186,16 @@ def test_a_program_that_cannot_start_is_the_images_own_fault(run, make_image, co
     assert (ended.reason, ended.faults) == (Reason.CRASHED, 0)
 
 
+def test_a_declared_volume_has_bounds(run, make_image):
+    """An engine would make it writable up to the end of its disk."""
+    script = "/bin/busybox dd if=/dev/zero of=/persistent_data/x bs=1M count=100; /bin/busybox wc -c /persistent_data/x"
+    image = make_image(f"{script} > /output/answer.txt", Volumes={"/persistent_data": {}})
+    ended = run(image, limits={"memory_mb": 128})
+    assert ended.state == Run.State.SUCCEEDED, ended.detail
+    written = int((ended.result_folder / "answer.txt").read_text().split()[0])
+    assert 0 < written <= 64 << 20
+
+
 def test_options_as_the_engine_sees_them(engine, host, queue, monkeypatch):
     """What DESIGN and SANDBOX promise, read back from a real container."""
     from sandbox import worker

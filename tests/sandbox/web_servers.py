@@ -50,8 +50,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.path == "/fit":
-            fit()
-            self.say(201, b"{}")
+            self.say(fit() or 201, b"{}")
         elif self.path.startswith("/predict"):
             if KEPT.exists():
                 self.say(201, pack(**predict(np.load(io.BytesIO(body))["X"])))
