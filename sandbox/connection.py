@@ -82,6 +82,11 @@ def why(fault: BaseException) -> str:
 _NO_WAY = (errno.EHOSTUNREACH, errno.ENETUNREACH)
 
 
+def timed_out(error: BaseException) -> bool:
+    """Whether we waited no longer, rather than that the engine hung up: in an answer's body both look alike."""
+    return any(isinstance(cause, requests.Timeout | urllib3.exceptions.TimeoutError) for cause in _causes(error))
+
+
 def _causes(error: BaseException) -> Iterator[BaseException]:
     """The error with everything that it came from: libraries wrap it in different ways."""
     waiting, seen = [error], set()

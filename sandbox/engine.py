@@ -21,7 +21,17 @@ from docker.errors import DockerException
 
 from sandbox import holder, walls
 from sandbox.conf import conf
-from sandbox.connection import INSTALLATION, EngineFault, NotThere, Unreachable, asking, guarded, ignoring_gone, ours
+from sandbox.connection import (
+    INSTALLATION,
+    EngineFault,
+    NotThere,
+    Unreachable,
+    asking,
+    guarded,
+    ignoring_gone,
+    ours,
+    timed_out,
+)
 from sandbox.engine_images import EngineImages
 from sandbox.reasons import Reason, Rejected, gettext_noop
 from sandbox.streams import tar_of
@@ -272,7 +282,7 @@ class Engine(EngineImages):
             except DockerException as error:
                 raise EngineFault(f"wait for the container: {type(error).__name__}") from error
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
-                if not isinstance(error, requests.Timeout):
+                if not timed_out(error):
                     self.cut_at = time.monotonic()
                 if time.monotonic() < deadline and not self._still_running(container):
                     return True

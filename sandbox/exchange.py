@@ -32,7 +32,7 @@ from sandbox.gateway.main import CALL_FAILED, NEVER_READY, NO_POST, PORT_TAKEN, 
 from sandbox.limits import Limits
 from sandbox.models import Run
 from sandbox.placement import Place
-from sandbox.purposes import Question, Reference
+from sandbox.purposes import Known, Question
 from sandbox.reasons import Reason, Rejected, gettext_noop
 from sandbox.renewal import Lease
 
@@ -198,13 +198,13 @@ class Exchange(Attempt):
             raise Rejected(Reason.OUTPUT_INVALID, gettext_noop("Nobody is there who could answer."))
         with place.engine.output(self._chambers[0], f"{ASKED}/{asked.name}") as stream:
             outputs.collect(stream, outputs.Wanted(files=(asked.name,)), asked.parent, **self._bounds)
-        if isinstance(question, Reference):
+        if isinstance(question, Known):
             in_child(question.answer(asked, answer))
             return
         inner = _inside(self.run, question, asked, left)
         try:
             inner.execute(place, lease, {})
-            in_child(question.read(inner.scratch / "output", answer))
+            in_child(question.read(asked, inner.scratch / "output", answer))
         finally:
             chambers.chambers().discard(place.engine, inner._chambers, inner._containers, spent=True)
 

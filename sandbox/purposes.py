@@ -16,7 +16,8 @@ class Question:
 
     Both callables return a module-level function and its picklable arguments, to be called in an isolated child, which
     may raise `Rejected`: the question is refused then. `write` gets the hostile file that was asked and the empty
-    folder that becomes the step's inputs; `read` gets the step's hostile outputs and the file to write the answer to.
+    folder that becomes the step's inputs; `read` gets the hostile file, the step's hostile outputs and the file to
+    write the answer to.
     """
 
     image: Image
@@ -25,15 +26,12 @@ class Question:
     limits: dict[str, Any]
     collect: dict[str, list[str]]
     write: Callable[[Path, Path], Reader]
-    read: Callable[[Path, Path], Reader]
+    read: Callable[[Path, Path, Path], Reader]
 
 
 @dataclass(frozen=True)
-class Reference:
-    """A question that no image is asked: `answer` gets the hostile file and the file to write the answer to.
-
-    It returns what is to be called in an isolated child, as `Question.write` does.
-    """
+class Known:
+    """An answer that needs no container: `answer` gets the hostile file that was asked and the file to write to."""
 
     answer: Callable[[Path, Path], Reader]
 
@@ -53,7 +51,7 @@ class Purpose(Protocol):
         None: there is nothing to read.
         """
 
-    def question(self, run: Run) -> Question | Reference | None:
+    def question(self, run: Run) -> Question | Known | None:
         """How questions of a web server's run are answered; None: they are refused.
 
         The file of the run's question N has the name N.npz.

@@ -6,7 +6,6 @@ import multiprocessing
 import time
 from dataclasses import replace
 
-import docker
 import numpy as np
 import pytest
 from django.db import connections
@@ -19,13 +18,13 @@ from web_readers import (
     write_question,
     write_question_by_web,
 )
-from web_servers import known, web_image
+from web_servers import known, remove_images, web_image
 
 from sandbox import actions, purposes, reaper, worker
 from sandbox.contracts import Contract
 from sandbox.engine import RUN
 from sandbox.models import Image, Run, Slot
-from sandbox.purposes import Question, Reference
+from sandbox.purposes import Known, Question
 from sandbox.reasons import Reason
 
 pytestmark = pytest.mark.usefixtures("leaves_nothing")
@@ -74,6 +73,12 @@ class Exchanges:
 
     def settle(self, run, verdict):
         pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def engine_as_before():
+    yield
+    remove_images()
 
 
 @pytest.fixture
@@ -154,7 +159,7 @@ def by_files(image, **limits):
         image=image, step="predict", contract=Contract.FILES, limits=LIMITS | limits,
         collect={"files": ["said.json"]},
         write=lambda asked, folder: (write_question, (str(asked), str(folder))),
-        read=lambda collected, answer: (read_answer, (str(collected), str(answer))),
+        read=lambda asked, collected, answer: (read_answer, (str(collected), str(answer))),
     )  # fmt: skip
 
 
@@ -186,7 +191,7 @@ def predict(rows):
         contract=Contract.WEB,
         collect={"files": ["exchange.json", "prediction"]},
         write=lambda asked, folder: (write_question_by_web, (str(asked), str(folder))),
-        read=lambda collected, answer: (read_answer_by_web, (str(collected), str(answer))),
+        read=lambda asked, collected, answer: (read_answer_by_web, (str(collected), str(answer))),
     )
     image = web_image(tmp_path / "asking", "asking", ASKING.replace("ROWS", "[[[5, 6]], [[7, 8]]]"))
     files = {"answers.npz": pack(X=ROWS, prediction=np.array([7, 8]))}
@@ -196,7 +201,7 @@ def predict(rows):
 
 
 def test_questions_without_an_image(play, exchanges, tmp_path):
-    exchanges.answerer = Reference(lambda asked, answer: (answer_at_once, (str(asked), str(answer))))
+    exchanges.answerer = Known(lambda asked, answer: (answer_at_once, (str(asked), str(answer))))
     image = web_image(tmp_path / "asking", "asking", ASKING.replace("ROWS", "[[[5, 6]], [[-1, 0]]]"))
     files = {"answers.npz": pack(X=ROWS, prediction=np.array([7, 8]))}
     run = play(image, ATTACK, files, collect=["exchange.json", "scores"])
@@ -286,12 +291,8 @@ def fit():
     with KEPT.open("ab") as file:
         file.write(b" " + str(os.getuid()).encode())
 """
-    folder = tmp_path / "root"
-    web_image(folder, "root", extra)
-    dockerfile = (folder / "Dockerfile").read_text()
-    (folder / "Dockerfile").write_text(dockerfile + "USER root\n")
-    docker.from_env().images.build(path=str(folder), tag="anomed-test/web-root", rm=True)
-    run = play(known("anomed-test/web-root"), FIT, {"training.bin": b"patients"}, folders=["model"])
+    image = web_image(tmp_path / "root", "root", extra, user="root")
+    run = play(image, FIT, {"training.bin": b"patients"}, folders=["model"])
     assert run.state == Run.State.SUCCEEDED, run.detail
     assert (run.result_folder / "model.bin").read_text() == "fitted by 33"
 
@@ -382,12 +383,14 @@ def test_no_image_for_the_gateway(play, tmp_path):
 
 
 def test_unfit_image_for_the_gateway(play, make_image, tmp_path):
+    """Three times, as any fault of the platform."""
     image = web_image(tmp_path / "polite", "polite")
     Image.objects.filter(is_base=True).update(is_base=False)
     Image.objects.filter(pk=make_image("true").pk).update(is_base=True)  # it has no python
     run = play(image, FIT)
     assert (run.state, run.reason) == (Run.State.FAILED, Reason.PLATFORM_FAULT)
-    assert "the gateway cannot be started" in run.detail
+    assert "the gateway ended with status 127" in run.detail
+    assert run.attempt == 3
 
 
 def test_not_in_gvisor(host, make_image):

@@ -3,6 +3,8 @@
 import subprocess
 from pathlib import Path
 
+import docker
+
 from sandbox.models import Image
 from tests.arena import build
 
@@ -65,9 +67,27 @@ http.server.ThreadingHTTPServer(("0.0.0.0", 80), Handler).serve_forever()
 """
 
 
-def web_image(folder: Path, name: str, extra: str = "", *, base: str = "anomed/base") -> Image:
+_built: list[str] = []  # image ids
+
+
+def web_image(folder: Path, name: str, extra: str = "", *, user: str = "") -> Image:
     """An image on the engine that serves as above, but for what the program `extra` does otherwise."""
-    return known(build(folder, f"anomed-test/web-{name}", SERVER.replace("EXTRA", extra), base))
+    name = build(folder, f"anomed-test/web-{name}", SERVER.replace("EXTRA", extra))
+    if user:
+        with (folder / "Dockerfile").open("a") as file:
+            file.write(f"USER {user}\n")
+        docker.from_env().images.build(path=str(folder), tag=name, rm=True)
+    image = known(name)
+    _built.append(image.image_id)
+    return image
+
+
+def remove_images() -> None:
+    """Takes all that were built here off the engine."""
+    command = ["docker", "image", "rm", "--force", *dict.fromkeys(_built)]
+    if _built:
+        subprocess.run(command, check=False, capture_output=True)
+    _built.clear()
 
 
 def known(name: str, **fields: object) -> Image:
