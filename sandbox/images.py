@@ -175,7 +175,7 @@ def _volumes(config: Any) -> list[str]:
         raise refused(
             gettext_noop(
                 "The image declares a VOLUME. Remove it, or build on a base image without one: only /output and /tmp "
-                "can be written. (A web server may declare /persistent_data.)"
+                "can be written, and /persistent_data by web servers."
             )
         )
     return sorted(volumes)
