@@ -123,7 +123,9 @@ class Chambers:
         self._removals = [removal for removal in self._removals if not removal.done()]
         if len(self._removals) >= MAX_REMOVALS:
             self._removals[0].exception()
-        self._removals.append(self._pool.submit(_remove, engine, containers, volumes))
+        # a volume that a container of an earlier run still holds would stay: they go first
+        earlier = [*self._removals] if volumes else []
+        self._removals.append(self._pool.submit(_remove, engine, containers, volumes, earlier))
 
     def _make(self, engine: Engine, output_mb: int, count: int = 0) -> list[Chamber]:
         holder_id = uuid.uuid4().hex[:16]
@@ -134,7 +136,8 @@ class Chambers:
             raise
 
 
-def _remove(engine: Engine, containers: list[str], volumes: tuple[str, ...]) -> None:
+def _remove(engine: Engine, containers: list[str], volumes: tuple[str, ...], earlier: "list[Future[None]]") -> None:
+    wait(earlier)
     try:
         engine.remove(containers, volumes)
     except EngineFault as fault:
