@@ -37,6 +37,7 @@ ATTACK = {
     "target": {"/predict": {"answers": "answers.npz", "budget": 10, "live": True}},
     "calls": [{"post": "/evaluate?data_split=validation"}],
 }
+FILES = {"training.bin": b"patients"}
 ROWS = np.array([[0.0, 1.0], [1.0, 2.0]])
 
 
@@ -126,7 +127,7 @@ def evaluate():
     return fetch(CHALLENGE + "/utility?data_split=validation", json.dumps(said.tolist()).encode())
 """
     image = web_image(tmp_path / "polite", "polite", extra)
-    fitted = play(image, FIT, {"training.bin": b"patients"}, folders=["model"])
+    fitted = play(image, FIT, FILES, folders=["model"])
     assert (fitted.state, fitted.detail) == (Run.State.SUCCEEDED, "")
     assert (fitted.result_folder / "model.bin").read_bytes() == b"patients"
     log = fitted.log_path.read_text()
@@ -274,7 +275,7 @@ def evaluate():
 def test_comes_to_nothing(play, tmp_path, extra, reason, said):
     """Each way in which a server can fail is named, and leaves nothing running."""
     image = web_image(tmp_path / "bad", "bad", extra)
-    run = play(image, FIT, {"training.bin": b"patients"}, folders=["model"], limits={"seconds": 6})
+    run = play(image, FIT, FILES, folders=["model"], limits={"seconds": 6})
     assert (run.state, run.reason) == (Run.State.FAILED, reason), run.detail
     assert said in run.detail
     assert run.attempt == 1
@@ -292,7 +293,7 @@ def fit():
         file.write(b" " + str(os.getuid()).encode())
 """
     image = web_image(tmp_path / "root", "root", extra, user="root")
-    run = play(image, FIT, {"training.bin": b"patients"}, folders=["model"])
+    run = play(image, FIT, FILES, folders=["model"])
     assert run.state == Run.State.SUCCEEDED, run.detail
     assert (run.result_folder / "model.bin").read_text() == "fitted by 33"
 
@@ -330,7 +331,7 @@ def begin(engine, run, count):
 def test_killed_worker(queue_exchange, engine, tmp_path, settings):
     """Another worker removes both containers and begins again."""
     settings.SANDBOX = {"retry_seconds": 0, "lease_seconds": 3, "renew_seconds": 1}
-    run = queue_exchange(web_image(tmp_path / "slow", "slow", SLOW), FIT, folders=["model"])
+    run = queue_exchange(web_image(tmp_path / "slow", "slow", SLOW), FIT, FILES, folders=["model"])
     process = begin(engine, run, 2)
     process.kill()
     process.join()
@@ -363,7 +364,7 @@ def test_killed_amid_a_question(queue_exchange, exchanges, engine, make_image, t
 def test_cancelled(queue_exchange, engine, tmp_path, settings):
     settings.SANDBOX = {"retry_seconds": 0, "renew_seconds": 0.2}
     image = web_image(tmp_path / "endless", "endless", "def fit():\n    time.sleep(600)")
-    run = queue_exchange(image, FIT, limits={"seconds": 600})
+    run = queue_exchange(image, FIT, FILES, limits={"seconds": 600})
     process = begin(engine, run, 2)
     actions.cancel(run=run)
     process.join(60)
@@ -377,7 +378,7 @@ def test_no_image_for_the_gateway(play, tmp_path):
     """That is no fault of the participant's."""
     image = web_image(tmp_path / "polite", "polite")
     Image.objects.filter(is_base=True).update(is_base=False)
-    run = play(image, FIT)
+    run = play(image, FIT, FILES)
     assert (run.state, run.reason) == (Run.State.FAILED, Reason.PLATFORM_FAULT)
     assert "no base image is registered" in run.detail
 
@@ -387,7 +388,7 @@ def test_unfit_image_for_the_gateway(play, make_image, tmp_path):
     image = web_image(tmp_path / "polite", "polite")
     Image.objects.filter(is_base=True).update(is_base=False)
     Image.objects.filter(pk=make_image("true").pk).update(is_base=True)  # it has no python
-    run = play(image, FIT)
+    run = play(image, FIT, FILES)
     assert (run.state, run.reason) == (Run.State.FAILED, Reason.PLATFORM_FAULT)
     assert "the gateway ended with status 127" in run.detail
     assert run.attempt == 3
