@@ -11,7 +11,7 @@ MAX_BYTES = 1 << 16
 _ROUTE = r"/[A-Za-z0-9/_.?=&-]{0,100}"
 _CALL = rf"(?:GET|POST) {_ROUTE}"
 _KINDS = re.compile(
-    rf"{_CALL} was answered by (?:[1-5][0-9]{{2}}|[a-zA-Z: ]{{1,60}})\."
+    rf"{_CALL} (?:was answered by [1-5][0-9]{{2}}|failed: [a-zA-Z: ]{{1,60}})\."
     rf"|It never answered {_CALL} with status [0-9]{{3}} and JSON\."
     rf"|Nothing was posted to {_ROUTE}(?:, {_ROUTE}){{0,3}}\."
 )

@@ -257,7 +257,7 @@ def evaluate():
     [
         ("raise SystemExit(3)", Reason.CRASHED, "exit status 3"),
         ("def fit():\n    os._exit(4)", Reason.CRASHED, "exit status 4"),
-        ("def fit():\n    raise ValueError('no')", Reason.CRASHED, "POST /fit was answered by "),
+        ("def fit():\n    raise ValueError('no')", Reason.CRASHED, "POST /fit failed: no answer: "),
         ("def fit():\n    return 500", Reason.CRASHED, "A call to its server failed. POST /fit was answered by 500."),
         ("time.sleep(100)", Reason.CRASHED, "never ready"),
         ("def fit():\n    time.sleep(100)", Reason.TIMEOUT, "stopped after"),
