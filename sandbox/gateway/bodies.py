@@ -6,6 +6,7 @@ import io
 import math
 import re
 import zipfile
+from mmap import mmap
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ Array = NDArray[Any]
 MAX_ARRAYS = 8
 MAX_HEADER = 1 << 14  # of an array, or of a form's part
 MAX_PARTS = 16
+_NAME = re.compile(rb'(?i)^content-disposition:[^\r\n]*[; ]name="([^"\r\n]{1,100})"', re.MULTILINE)
 _KINDS = "biuf"  # dtypes: booleans, integers, floats
 _PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others may ask for gigabytes to unpack a few bytes
 # zipfile makes an object of each entry of an archive's directory, before anybody can count them.
@@ -94,25 +96,29 @@ def archive(**named: Array) -> bytes:
     return packed.getvalue()
 
 
-def parts(body: bytes, content_type: str) -> dict[str, bytes]:
-    """The parts of a form by name, as they are: multipart/form-data of RFC 7578. Raises BadBody.
+def parts(body: bytes | mmap, content_type: str) -> dict[str, slice]:
+    """Where in it the parts of a form are, by name: multipart/form-data of RFC 7578. Raises BadBody.
 
     Nothing is decoded: a part without a file name may hold bytes all the same.
     """
     boundary = re.search(r'boundary="?([^";\s]{1,70})"?', content_type)
     if not content_type.lower().startswith("multipart/form-data") or boundary is None:
         raise BadBody("It is not a form (multipart/form-data with a boundary).")
-    mark = b"--" + boundary[1].encode("latin-1", "replace")
-    # the first mark may begin the body, without the line break that is part of all others
-    pieces = (b"\r\n" + body).split(b"\r\n" + mark, MAX_PARTS + 2)[1:]
-    if not pieces or not pieces[-1].startswith(b"--"):
-        raise BadBody(f"The form is incomplete, or has more than {MAX_PARTS} parts.")
-    found: dict[str, bytes] = {}
-    for piece in pieces[:-1]:
-        end = piece.find(b"\r\n\r\n", 0, MAX_HEADER)
-        head = piece[: max(end, 0)]
-        name = re.search(rb'(?i)^content-disposition:[^\r\n]*[; ]name="([^"\r\n]{1,100})"', head, re.MULTILINE)
+    mark = b"\r\n--" + boundary[1].encode("latin-1", "replace")
+    first = mark[2:]  # the one that begins a body comes without the line break that is part of all others
+    begin = -2 if body[: len(first)] == first else body.find(mark)
+    at = begin + len(mark) if begin != -1 else len(body)
+    found: dict[str, slice] = {}
+    for _part in range(MAX_PARTS + 1):
+        if body[at : at + 2] == b"--":
+            return found
+        end = body.find(mark, at)
+        head = body.find(b"\r\n\r\n", at, min(at + MAX_HEADER, end))
+        if end < 0:
+            break
+        name = re.search(_NAME, body[at : max(at, head)])
         if name is None:
             raise BadBody("A part of the form has no name.")
-        found[name[1].decode("latin-1")] = piece[end + 4 :]
-    return found
+        found[name[1].decode("latin-1")] = slice(head + 4, end)
+        at = end + len(mark)
+    raise BadBody(f"The form is incomplete, or has more than {MAX_PARTS} parts.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Any
 
@@ -69,18 +70,12 @@ class Desk:
         value = query.get(item.by, "") if item.by else ""
         name = _choice(item.to, item.by, query)
         answer: dict[str, Any] = {}
-        form: dict[str, bytes] = {}
-        if item.parts or value in item.mark:
+        if value in item.mark:
             with self._room:
-                content = body.read_bytes()
-                if item.parts:
-                    form = parts(content, content_type)
-                if value in item.mark:
-                    answer = self._mark(item.mark[value], content, item.limit)
-        if missing := [part for part in item.parts if part not in form]:
-            raise BadBody(f"The form has no part {missing[0]}.")
-        if name is not None:
-            self._keep(name, body, {part: form[part] for part in item.parts})
+                answer = self._mark(item.mark[value], body.read_bytes(), item.limit)
+        with _form(item, body, content_type) as form:
+            if name is not None:
+                self._keep(name, body, form)
         return answer
 
     def answer(self, route: str, body: Path) -> bytes:
@@ -91,7 +86,7 @@ class Desk:
             except files.NoRoom as full:
                 raise Refused(413, "There is no room for the question: too much has been sent.") from full
 
-    def _keep(self, name: str, body: Path, form: dict[str, bytes]) -> None:
+    def _keep(self, name: str, body: Path, form: dict[str, memoryview]) -> None:
         """Once. Nobody sees it before it is there as a whole."""
         with self._lock:
             if name in self._kept:
@@ -118,6 +113,26 @@ class Desk:
         if said is None or said.shape != truth.shape:
             raise BadBody(f"It must hold an array prediction of {len(truth)} values.")
         return measure(mark.measure, truth, said)
+
+
+@contextmanager
+def _form(item: Record, body: Path, content_type: str) -> Iterator[dict[str, memoryview]]:
+    """The parts that a form must have, where they are: it may be larger than what fits into memory twice."""
+    if not item.parts:
+        yield {}
+        return
+    if not body.stat().st_size:
+        raise BadBody("The form is empty.")
+    with body.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as mapped, memoryview(mapped) as view:
+        places = parts(mapped, content_type)
+        if missing := [part for part in item.parts if part not in places]:
+            raise BadBody(f"The form has no part {missing[0]}.")
+        form = {part: view[places[part]] for part in item.parts}
+        try:
+            yield form
+        finally:
+            for part in form.values():
+                part.release()
 
 
 def measure(kind: str, truth: Array, said: Array) -> dict[str, float]:

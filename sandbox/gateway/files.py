@@ -16,7 +16,7 @@ class NoRoom(Exception):
         super().__init__("there is no room for it")
 
 
-def keep(pieces: Iterable[bytes], target: Path) -> None:
+def keep(pieces: Iterable[bytes | memoryview], target: Path) -> None:
     """Writes a file piece by piece; in the end it is there whole or not at all. Raises NoRoom."""
     target.parent.mkdir(exist_ok=True)
     try:

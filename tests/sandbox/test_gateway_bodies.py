@@ -16,9 +16,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, boolean_dtypes, floating_dtypes, integer_dtypes
 from hypothesis.extra.numpy import arrays as some_arrays
 
-from sandbox.gateway.bodies import BadBody, archive, arrays, parts
+from sandbox.gateway import bodies
+from sandbox.gateway.bodies import BadBody, archive, arrays
 
 LIMIT = 1 << 20
+
+
+def parts(body: bytes, content_type: str) -> dict[str, bytes]:
+    return {name: body[place] for name, place in bodies.parts(body, content_type).items()}
+
+
 NUMBERS = some_arrays(
     st.one_of(boolean_dtypes(), integer_dtypes(), floating_dtypes()), array_shapes(min_dims=0, max_dims=3, min_side=0)
 )
