@@ -98,6 +98,7 @@ class Attempt:
                     verdict = self._judge()
                 except Rejected as rejected:
                     reason, detail = rejected.reason, rejected.detail
+                    verdict = self._account(place.engine)
                 lease.check()
             if lease.peak_memory:
                 facts["peak_memory_mb"] = -(-lease.peak_memory // walls.MEGABYTE)
@@ -323,6 +324,10 @@ class Attempt:
     @property
     def _bounds(self) -> dict[str, int]:
         return {"output_mb": self.run.wants.output_mb, "inodes": conf().inodes}
+
+    def _account(self, engine: Engine) -> Any:
+        """What is to be told of a run that failed, beside its reason."""
+        return None
 
     def _judge(self) -> Any:
         """Reads the outputs in an isolated child, then lets the purpose compute what they are worth."""

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import structlog
 
@@ -271,15 +271,30 @@ class Exchange(Attempt):
 
     def _what_went_wrong(self, engine: Engine, status: int) -> str:
         """A sentence; with what the gateway says of it, if that is of its kind."""
-        name, folder = exchange_report.NAME, self.scratch / "report"
-        folder.mkdir()
         try:
-            with engine.output(self._chambers[0], name) as stream:
-                outputs.collect(stream, outputs.Wanted(files=(name,)), folder, **self._bounds)
-            said = in_child((exchange_report.problem, (str(folder / name),)))["problem"]
+            said = in_child((exchange_report.problem, (str(self._report(engine)),)))["problem"]
         except (Rejected, NotThere):
             said = ""
         return f"{_SENTENCES[status]} {said}".rstrip()
+
+    def _account(self, engine: Engine) -> Any:
+        """Which routes answered, and which did not: as far as the gateway came to say it."""
+        try:
+            reader = purposes.get(self.run.purpose).account(self.run, self._report(engine))
+            return None if reader is None else in_child(reader)
+        except (Rejected, EngineFault):
+            return None
+
+    def _report(self, engine: Engine) -> Path:
+        """What the gateway has written of the exchange. Raises `Rejected`, NotThere."""
+        name, folder = exchange_report.NAME, self.scratch / "report"
+        if not self._chambers:
+            raise NotThere("the exchange has not begun")
+        if not folder.exists():
+            folder.mkdir()
+            with engine.output(self._chambers[0], name) as stream:
+                outputs.collect(stream, outputs.Wanted(files=(name,)), folder, **self._bounds)
+        return folder / name
 
 
 def _inside(run: Run, question: Question, asked: Path, left: float) -> Attempt:

@@ -57,11 +57,18 @@ class Purpose(Protocol):
         The file of the run's question N has the name N.npz.
         """
 
+    def account(self, run: Run, told: Path) -> Reader | None:
+        """Like `reader`, of a web server's run that failed: `told` is the hostile exchange.json of its gateway.
+
+        What it returns is the verdict that `settle` gets; None: there is nothing to read.
+        """
+
     def judge(self, run: Run, result: Path, read: dict[str, Any]) -> Any:
         """Computes what the canonical files are worth: in the worker, outside any transaction. May raise `Rejected`."""
 
     def settle(self, run: Run, verdict: Any) -> None:
-        """Writes the outcome down, inside the transaction that ends the run; also for failures (verdict None).
+        """Writes the outcome down, inside the transaction that ends the run; also for failures (verdict None, or
+        the account of a web server's run).
 
         `run` is up to date (state, reason, seconds), and the files of one that succeeded are at `run.result_folder`.
         """

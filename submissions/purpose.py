@@ -27,6 +27,10 @@ class SubmissionStep:
     def question(self, run: Run) -> Question | Known | None:
         return questions.of_step(_step(run))
 
+    def account(self, run: Run, told: Path) -> Reader | None:
+        entry = _step(run).submission
+        return reading.read_account, (entry.challenge.scenario, entry.contract, told)
+
     def judge(self, run: Run, result: Path, read: dict[str, Any]) -> dict[str, Any]:
         return {"exchange": read.get("web", {}), "columns": scoring.judge(_step(run), result)}
 
@@ -37,7 +41,7 @@ class SubmissionStep:
         if verdict is not None and verdict["exchange"]:
             step.exchange = verdict["exchange"]
             step.save(update_fields=["exchange"])
-        flow.run_ended(step, run, verdict and verdict["columns"])
+        flow.run_ended(step, run, verdict and verdict.get("columns"))
 
 
 class BlindControl:
@@ -55,6 +59,9 @@ class BlindControl:
     def question(self, run: Run) -> Question | Known | None:
         part, _entry = _part(run)
         return questions.of_control(part, controls.board_of(part.twin)) if isinstance(part, Control) else None
+
+    def account(self, run: Run, told: Path) -> Reader | None:
+        return None
 
     def judge(self, run: Run, result: Path, read: dict[str, Any]) -> dict[str, Any]:
         part, _entry = _part(run)

@@ -27,6 +27,12 @@ def read(scenario: str, contract: str, step: str, board: Board, collected: Path,
         return registry.get(scenario).images(contract).read_outputs(step, board, collected, result)
 
 
+def read_account(scenario: str, contract: str, told: Path) -> dict[str, Any]:
+    """What a gateway tells of an exchange that failed, as `settle` gets it. Raises Rejected."""
+    with _rejecting():
+        return {"exchange": registry.get(scenario).images(contract).read_account(told)}
+
+
 def write_questions(scenario: str, contract: str, board: Board, asked: Path, folder: Path) -> dict[str, Any]:
     """Makes a hostile question the inputs of a defense's last step. Raises Rejected."""
     with _rejecting():

@@ -153,6 +153,13 @@ class Images(ABC):
         Runs in an isolated child. Raises OutputProblem.
         """
 
+    def read_account(self, told: Path) -> dict[str, Any]:
+        """What is told of an exchange that failed, from its hostile exchange.json, as `read_outputs` has it in "web".
+
+        Runs in an isolated child. Raises OutputProblem; LookupError where images do not talk.
+        """
+        raise LookupError("Images of this contract read and write files.")
+
     # Live questions: an attack asks a release's defense about rows that nobody has an answer for yet
 
     def query_budget(self, game: Game) -> int | None:

@@ -90,6 +90,10 @@ class WebReconstruction(Images):
 
     # What is made of what they say
 
+    def read_account(self, told: Path) -> dict[str, Any]:
+        """The same for an exchange that failed."""
+        return read_exchange(told)
+
     def read_outputs(self, step: str, board: Board, collected: Path, result: Path) -> dict[str, Any]:
         """Turns the table and the scheme into their canonical forms, guesses into `guesses.parquet`."""
         result.mkdir(parents=True, exist_ok=True)

@@ -53,6 +53,9 @@ class Hostile:
     def question(self, run: Run) -> Any:
         return None
 
+    def account(self, run: Run, told: Path) -> Any:
+        return None
+
     def judge(self, run: Run, result: Path, read: dict[str, Any]) -> Any:
         return read
 

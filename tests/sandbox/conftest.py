@@ -52,6 +52,9 @@ class Questions:
     def question(self, run: Run) -> Any:
         return None
 
+    def account(self, run: Run, told: Path) -> Any:
+        return None
+
     def judge(self, run: Run, result: Path, read: dict[str, Any]) -> Any:
         return {**read, "canonical": (result / "answer.txt").read_text()}
 

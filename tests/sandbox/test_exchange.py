@@ -15,6 +15,7 @@ from web_readers import (
     keep_all,
     read_answer,
     read_answer_by_web,
+    read_told,
     write_question,
     write_question_by_web,
 )
@@ -69,11 +70,14 @@ class Exchanges:
     def question(self, run):
         return self.answerer
 
+    def account(self, run, told):
+        return read_told, (str(told),)
+
     def judge(self, run, result, read):
         self.read = read
 
     def settle(self, run, verdict):
-        pass
+        self.verdict = verdict
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -279,6 +283,20 @@ def test_comes_to_nothing(play, tmp_path, extra, reason, said):
     assert (run.state, run.reason) == (Run.State.FAILED, reason), run.detail
     assert said in run.detail
     assert run.attempt == 1
+
+
+def test_tells_how_a_failed_exchange_went(play, exchanges, tmp_path):
+    """The table of routes is there when it is needed most; of one that was cut there is none."""
+    image = web_image(tmp_path / "bad", "bad", "def fit():\n    return 500")
+    run = play(image, FIT, FILES, folders=["model"])
+    assert (run.state, run.reason) == (Run.State.FAILED, Reason.CRASHED)
+    told = exchanges.verdict
+    assert told["routes"]["POST /fit"] == 500
+    assert told["calls"] == ["GET /", "POST /fit"]
+    assert told["unasked"]
+    image = web_image(tmp_path / "slow", "slow", "def fit():\n    time.sleep(100)")
+    run = play(image, FIT, FILES, folders=["model"], limits={"seconds": 3})
+    assert run.reason == Reason.TIMEOUT
 
 
 def test_root_of_the_image(play, tmp_path):

@@ -16,6 +16,14 @@ def keep_all(collected: str, result: str) -> dict[str, object]:
     return json.loads((Path(collected) / "exchange.json").read_text())
 
 
+def read_told(told: str) -> dict[str, object]:
+    """The account of an exchange that failed."""
+    try:
+        return json.loads(Path(told).read_text())
+    except ValueError as error:
+        raise Rejected(Reason.OUTPUT_INVALID, "There is no account.") from error
+
+
 def write_question(asked: str, folder: str) -> dict[str, object]:
     rows = np.load(asked)["X"]
     if (rows < 0).any():

@@ -17,6 +17,7 @@ from anomed_site.models import User
 from anomed_site.pages import DOCS
 from challenges.models import Challenge
 from sandbox.models import Image, Run
+from sandbox.reasons import Reason, Rejected
 from submissions import actions, exchanges, flow, purpose, scoring, steps
 from submissions.models import Duel, Step, Submission, Team
 from tests import played
@@ -332,3 +333,27 @@ def test_what_an_exchange_came_to_is_kept_with_its_step(
     step.refresh_from_db()
     assert step.exchange["routes"] == {"GET /": 200}
     assert steps.images_of(entry) is not steps.scenario_of(entry)
+
+
+def test_what_a_failed_exchange_came_to_is_read_as_hostile(
+    clinic: Challenge, teams: dict[str, Team], ada: User, image: Image, tmp_path: Path
+) -> None:
+    entry = checked(enter(clinic, ada, "web/1"), image)
+    (step,) = entry.steps.all()
+    told = tmp_path / "exchange.json"
+    told.write_text(json.dumps({"routes": {"GET /\x1b[31m": 404}, "calls": ["GET /"], "queries": 3}))
+    reader = purpose.SubmissionStep().account(step.run, told)
+    assert reader is not None
+    verdict = reader[0](*reader[1])
+    step.run.state, step.run.reason = Run.State.FAILED, Reason.CRASHED
+    purpose.SubmissionStep().settle(step.run, verdict)
+    step.refresh_from_db()
+    entry.refresh_from_db()
+    assert (entry.state, entry.failure_cause) == ("failed", "crashed")
+    assert [(route.request, route.outcome) for route in exchanges.of_rehearsal([step])[0].all] == [
+        ("GET /", "unasked"),
+        ("GET /[31m", "refused"),
+    ]
+    told.write_text("[" * 100_000)
+    with pytest.raises(Rejected):
+        reader[0](*reader[1])
