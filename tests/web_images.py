@@ -25,20 +25,26 @@ def build_template() -> str:
     build_kits("base-web")
     with tempfile.TemporaryDirectory() as folder:
         context = Path(folder) / "template"
-        copytree(Path(__file__).parent / "web_template", context)
+        copytree(Path(__file__).parent / "web_apps" / "template", context)
         if which("apt-get"):
             _fetch_packages(context / "debs", "nginx")
         docker.from_env(timeout=600).images.build(path=str(context), tag=TEMPLATE, rm=True, forcerm=True)
     return TEMPLATE
 
 
-def build_app(folder: Path, name: str, program: str, kit: str = "base-web") -> str:
-    """An image with this app.py in place of the kit's."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "app.py").write_text(program)
-    (folder / "Dockerfile").write_text(f"FROM anomed/{kit}\nCOPY app.py ./\n")
-    docker.from_env(timeout=600).images.build(path=str(folder), tag=name, rm=True, forcerm=True)
-    return name
+def build_app(name: str, kit: str = "base-web", **environment: object) -> str:
+    """`web_apps/NAME.py` as an image, with a kit's own app at hand as the module `kit`."""
+    folder = ROOT / "tests" / "web_apps"
+    lines = [f"FROM anomed/{kit}", *(f"ENV {key}={value}" for key, value in environment.items())]
+    lines += [] if kit == "base-web" else ["COPY kit.py ./"]
+    tag = "-".join(["anomed-test/web", name, *(str(value) for value in environment.values())])
+    with tempfile.TemporaryDirectory() as context:
+        Path(context, "app.py").write_bytes((folder / f"{name}.py").read_bytes())
+        if kit != "base-web":
+            Path(context, "kit.py").write_bytes((ROOT / "starter_kits" / kit / "app.py").read_bytes())
+        Path(context, "Dockerfile").write_text("\n".join([*lines, "COPY app.py ./", ""]))
+        docker.from_env(timeout=600).images.build(path=context, tag=tag, rm=True, forcerm=True)
+    return tag
 
 
 def _fetch_packages(target: Path, *names: str) -> None:

@@ -16,6 +16,8 @@ from sklearn.linear_model import LogisticRegression, Ridge
 EPSILON = 8.0
 # The weight of the penalty on large weights. A record's influence, and so the noise, is inversely proportional to it.
 PENALTY = 0.004
+# The same where a number is predicted: the slope of a squared error has no bound but the one that the penalty gives.
+PENALTY_OF_NUMBERS = 0.1
 # (minimum, maximum) of each column of X, as the challenge's page on its data tells them. Without them the training
 # data's own quantiles serve, which the guarantee does not cover.
 RANGES: list[tuple[float, float]] | None = None
@@ -34,8 +36,9 @@ class NoisyLinearModel(anon.SupervisedLearningAnonymizer):
             self.weights, steepest = self._fit_numbers(self._scaled(X), y)
         else:
             self.weights, steepest = self._fit_classes(self._scaled(X), y)
-        # Replacing one record moves the minimum of a PENALTY-strongly convex mean loss by this much at most.
-        influence = 2 * steepest / (len(X) * PENALTY)
+        penalty = PENALTY if self.classes is not None else PENALTY_OF_NUMBERS
+        # Replacing one record moves the minimum of a penalty-strongly convex mean loss by this much at most.
+        influence = 2 * steepest / (len(X) * penalty)
         self.weights = self.weights + noise(self.weights.shape, influence / EPSILON)
 
     def predict(self, X: np.ndarray, batch_size: int | None = None) -> np.ndarray:
@@ -75,9 +78,10 @@ class NoisyLinearModel(anon.SupervisedLearningAnonymizer):
         low, high = np.quantile(y, [0.01, 0.99])
         self.middle, self.half = (low + high) / 2, max((high - low) / 2, 1e-9)
         targets = ((y - self.middle) / self.half).clip(-1, 1)
-        model = Ridge(alpha=len(rows) * PENALTY, fit_intercept=False).fit(rows, targets)
-        # The penalty keeps the weights below 1 / sqrt(PENALTY), so no prediction is farther from its target.
-        return model.coef_[None, :], 1 + 1 / np.sqrt(PENALTY)
+        model = Ridge(alpha=len(rows) * PENALTY_OF_NUMBERS, fit_intercept=False).fit(rows, targets)
+        # The penalty keeps the weights shorter than this, and so all predictions nearer to 0.
+        longest = 1 / np.sqrt(PENALTY_OF_NUMBERS)
+        return model.coef_[None, :], 1 + longest
 
 
 def noise(shape: tuple[int, ...], scale: float) -> np.ndarray:

@@ -1,0 +1,2 @@
+nginx
+exec gunicorn --bind 127.0.0.1:8000 app:application
