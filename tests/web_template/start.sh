@@ -1,2 +1,0 @@
-nginx
-exec gunicorn --bind 127.0.0.1:8000 app:application
