@@ -6,9 +6,10 @@ import json
 import sys
 import time
 
-from benchmarks import chaos, chaos_fleet, gpu_race, overhead, standings, swarm, throughput, upload, validation
+from benchmarks import chaos, chaos_fleet, gpu_race, overhead, standings, swarm, throughput, upload, validation, web
 
-QUICK = {"overhead": overhead, "throughput": throughput, "standings": standings, "upload": upload, "gpu_race": gpu_race}
+QUICK = {"overhead": overhead, "web": web, "throughput": throughput, "standings": standings, "upload": upload}
+QUICK |= {"gpu_race": gpu_race}
 LONG = {"chaos": chaos, "chaos-fleet": chaos_fleet, "swarm": swarm, "validation": validation}
 ALL = {**QUICK, **LONG}
 

@@ -6,13 +6,14 @@ The rows are the ones that the site writes; only the defenses' releases are inve
 import numpy as np
 
 from challenges.models import Challenge
+from sandbox.contracts import Contract
 from sandbox.models import Image
 from submissions import pairing, standings
 from submissions.models import Duel, Release, Standing, Submission, Team
 from submissions.states import State
 
 
-def entries(*, kind: str, number: int, image: Image, prefix: str) -> list[Submission]:
+def entries(*, kind: str, number: int, image: Image, prefix: str, contract: str = Contract.FILES) -> list[Submission]:
     """`number` active entries of as many teams, all scored."""
     challenge = Challenge.objects.get()
     made = []
@@ -24,6 +25,7 @@ def entries(*, kind: str, number: int, image: Image, prefix: str) -> list[Submis
             kind=kind,
             name=f"{kind}-{index}",
             image=image,
+            contract=contract,
             state=State.SCORED,
             active=True,
         )

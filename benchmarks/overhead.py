@@ -71,7 +71,7 @@ def _medians(prefix: str, engine_id: str, rounds: int, walls: list[str]) -> dict
     for _ in range(rounds + WARM_UP):
         run = leases.claim(chambers().worker)
         assert run is not None  # there are as many as rounds
-        worker.append(_milliseconds(partial(drive, run)))
+        worker.append(milliseconds(partial(drive, run)))
         chambers().rest()  # its removals and preparations are not to slow the other side down
         bare.append(_docker_run(run, engine_id))
     Submission.objects.update(active=False)
@@ -82,7 +82,8 @@ def _medians(prefix: str, engine_id: str, rounds: int, walls: list[str]) -> dict
     }
 
 
-def _milliseconds(call: Callable[[], Any]) -> float:
+def milliseconds(call: Callable[[], Any]) -> float:
+    """How long a call takes."""
     began = time.perf_counter()
     call()
     return (time.perf_counter() - began) * 1000
@@ -122,4 +123,4 @@ def _docker_run(run: Any, engine_id: str) -> float:
             f"--volume={inputs}:/input:ro", "--env=ANOMED_STEP=attack", "--env=ANOMED_INPUT=/input",
             "--env=ANOMED_OUTPUT=/output", engine_id,
         ]  # fmt: skip
-        return _milliseconds(lambda: subprocess.run(command, check=True, capture_output=True))
+        return milliseconds(lambda: subprocess.run(command, check=True, capture_output=True))
