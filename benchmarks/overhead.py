@@ -1,5 +1,7 @@
 """A duel end to end in the worker, against a bare `docker run` of the same image with the same options.
 
+But for NetworkDisabled, an option that its command line lacks: there the engine makes the empty network itself.
+
 Twice: with a container that ends at once (its duel is named output_missing), and with the starter kit `random`,
 which reads its inputs and writes scores. Both sides take turns: a change in the machine's speed meets both. Then the
 same in gVisor, for information, if the engine has it.
