@@ -261,9 +261,13 @@ def _duel_ended(duel: Duel, run: Run, verdict: dict[str, Any] | None) -> None:
         duel.state = Duel.State.DONE
         for column, value in verdict.items():
             setattr(duel, column, value)
-    duel.save()
-    oversight.review(duel.release)
     attack, release = duel.attack, duel.release
+    # A pairing is void under all seeds of its phase, also under those that had no release when it was voided.
+    same = Duel.objects.between(attack=attack, defense=release.submission).filter(release__phase=release.phase_id)
+    if void := same.exclude(void_reason="").first():
+        duel.voided_at, duel.void_reason, duel.voided_by = void.voided_at, void.void_reason, void.voided_by
+    duel.save()
+    oversight.review(release)
     log(attack).info("duel_ended", defense=str(release.submission_id), seed=release.seed, reason=duel.reason)
     standings.refresh_duel(duel)
     complete(attack)

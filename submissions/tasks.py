@@ -91,12 +91,19 @@ def fight_again() -> None:
     faulted = Duel.objects.valid().filter(
         state=Duel.State.FAILED, reason=Reason.PLATFORM_FAULT, finished_at__lt=timezone.now() - _FAULT_PAUSE
     )
-    for duel in faulted.select_related("attack__challenge", "attack__image", "release__phase", "step"):
-        phase = duel.release.phase
-        sides = Submission.objects.playing(phase).filter(pk__in=[duel.attack_id, duel.release.submission_id])
-        if sides.count() == 2 and (phase.is_final or duel.attack.challenge.current_phase is not None):
-            with transaction.atomic():
-                flow.fight_again(duel)
+    context = ("attack__challenge", "attack__image", "release__phase", "step")
+    for challenge in Challenge.objects.filter(pk__in=faulted.values("attack__challenge")):
+        with transaction.atomic():
+            flow.lock(challenge)  # read what is faulted only now: an organiser may have voided or repeated it meanwhile
+            for duel in faulted.filter(attack__challenge=challenge).select_related(*context):
+                if _is_played(duel):
+                    flow.fight_again(duel)
+
+
+def _is_played(duel: Duel) -> bool:
+    phase = duel.release.phase
+    sides = Submission.objects.playing(phase).filter(pk__in=[duel.attack_id, duel.release.submission_id])
+    return sides.count() == 2 and (phase.is_final or duel.attack.challenge.current_phase is not None)
 
 
 def go_on_to_finals() -> None:

@@ -644,6 +644,24 @@ def test_a_duel_that_the_platform_spoilt_can_be_voided_alone(
     reveal()
 
 
+def test_a_pairing_is_void_under_seeds_that_are_run_later_too(
+    ready: Ready, workers: Workers, freeze: Any, reveal: Any, olga: User
+) -> None:
+    ready("ada", "defense", name="vault"), ready("ben", "attack", name="thief"), ready("ben", "attack", name="other")
+    workers.leaks = {("thief", "vault"): 0.6, ("other", "vault"): 0.05}
+    workers.end_all()
+    final = freeze()
+    workers.end_all(seed=0)
+    workers.failures = {("thief", 2): Reason.PLATFORM_FAULT}  # of a void duel, which nobody owes
+    actions.void_duel(duel=Duel.objects.get(release__phase=final, attack__name="thief"), reason="Told.", by=olga)
+    workers.end_all()
+    reveal()
+    void = Duel.objects.filter(release__phase=final, void_reason="Told.", voided_by=olga)
+    assert sorted(void.values_list("attack__name", "release__seed")) == [("thief", seed) for seed in range(SEEDS)]
+    assert Standing.objects.get(phase=final, submission__name="thief").score is None
+    assert Standing.objects.get(phase=final, submission__name="vault").worst_leak == pytest.approx(0.05)
+
+
 def test_a_final_may_be_revealed_without_a_defense_that_the_platform_could_not_run(
     ready: Ready, workers: Workers, clinic: Challenge, freeze: Any, olga: User
 ) -> None:

@@ -285,6 +285,27 @@ def test_a_duel_that_the_platform_spoilt_is_fought_again(ready: Ready, release: 
     assert Duel.objects.get().state == Duel.State.DONE
 
 
+def test_the_sweep_does_not_undo_what_an_organiser_decided_meanwhile(
+    ready: Ready, release: Any, monkeypatch: pytest.MonkeyPatch, olga: Any
+) -> None:
+    attack, defense = ready("ben", "attack"), ready("ada", "defense")
+    release(defense, utility=0.8)
+    end_duel(attack.duels.get(), reason=Reason.PLATFORM_FAULT)
+    Duel.objects.update(finished_at=timezone.now() - tasks._FAULT_PAUSE)
+    held = flow.lock
+
+    def voided_first(challenge: Challenge) -> Challenge:
+        """The organiser has the challenge first, the sweep had to wait."""
+        monkeypatch.setattr(flow, "lock", held)
+        actions.void_duel(duel=Duel.objects.get(), reason="Lost power.", by=olga)
+        return held(challenge)
+
+    monkeypatch.setattr(flow, "lock", voided_first)
+    tasks.fight_again()
+    duel = Duel.objects.get()
+    assert (duel.state, duel.void_reason) == (Duel.State.FAILED, "Lost power.")
+
+
 def test_a_run_that_was_given_up_does_not_hold_its_entry(clinic: Challenge, teams: Any, ada: Any, image: Any) -> None:
     submission = actions.enter(challenge=clinic, by=ada, kind="attack", file_name="a.tar", size=10)
     flow.uploaded(submission)
