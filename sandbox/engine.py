@@ -409,6 +409,13 @@ def _is_the_images_fault(fault: EngineFault) -> bool:
     text = str(fault)
     # the last: the image has a link to /proc at a place where we mount, which the runtime refuses
     signs = ("not a directory", "Cwd", "cwd", "working directory", "cannot be mounted because it is")
-    # when it is created: its working directory is a file; its program is an empty name
-    created = ("Cannot mkdir: ", "No command specified")
-    return any(sign in text for sign in created) or ("OCI runtime" in text and any(sign in text for sign in signs))
+    # when it is created: its working directory is a file; its program is an empty name. When it is started as its own
+    # user: the image has none of that name, or the number is none
+    plain = (
+        "Cannot mkdir: ",
+        "No command specified",
+        "unable to find user",
+        "unable to find group",
+        "uids and gids must",
+    )
+    return any(sign in text for sign in plain) or ("OCI runtime" in text and any(sign in text for sign in signs))
