@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -51,7 +50,6 @@ _SENTENCES = {
     NO_POST: gettext_noop("Its server did not post what it has to post."),
     PORT_TAKEN: gettext_noop("Its server listens where the challenge does. It may use port 80 only."),
 }
-_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass
@@ -60,7 +58,6 @@ class Exchange(Attempt):
 
     _server: str = ""
     _server_ended: bool = False  # while the gateway was still talking to it
-    _server_ended_at: datetime = _NEVER
     _gateway: str = ""
 
     def _adopt(self, engine: Engine) -> None:
@@ -223,7 +220,6 @@ class Exchange(Attempt):
     def _ending(self, engine: Engine, container: str) -> Ending:
         """How the gateway ended, whose status says how the exchange went; the memory is the server's."""
         ended, server = engine.ending(container), engine.ending(self._server)
-        self._server_ended_at = server.at
         if self._server_ended and ended.exit_code and not server.out_of_memory:
             self._reject_ended(engine, server)
         return Ending(ended.exit_code, server.out_of_memory, ended.seconds, ended.at)
@@ -261,8 +257,12 @@ class Exchange(Attempt):
 
     @contextmanager
     def _persistent(self, engine: Engine) -> Iterator[Counted]:
-        """What the server has kept, as a tar stream. Whatever is wrong with it is said of the folder that it knows."""
-        with engine.outputs(self._chambers[1], self._server_ended_at) as stream:
+        """What the server has kept, as a tar stream. Whatever is wrong with it is said of the folder that it knows.
+
+        If the engine was restarted and shows an empty folder, the gateway's, which is read next, tells so. This one
+        cannot: the image's root owns it, and may give it any date.
+        """
+        with engine.output(self._chambers[1], ".") as stream:
             try:
                 yield Counted(stream)
             except Rejected as rejected:
