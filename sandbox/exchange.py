@@ -40,6 +40,7 @@ log = structlog.get_logger(__name__)
 PROGRAM = Path(__file__).parent / "gateway"
 MODEL = "model"
 GRACE_SECONDS = 2  # for the gateway, to say what it saw when the server has ended
+PATIENCE = 0.5  # share of the time left that a question may take: else a silent defense would end each attack on it
 QUESTION, ASKED = "ask ", "ask"  # a line of its standard output; the folder of its /output
 LOOK_SECONDS = 1.0
 SOON_SECONDS = 0.5
@@ -302,7 +303,7 @@ def _inside(run: Run, question: Question, asked: Path, left: float) -> Attempt:
     inner = copy.copy(run)
     inner.image, inner.step, inner.contract = question.image, question.step, question.contract
     limits = Limits.from_json(question.limits)
-    inner.limits = replace(limits, seconds=min(limits.seconds, int(left) + 1)).to_json()
+    inner.limits = replace(limits, seconds=min(limits.seconds, int(left * PATIENCE) + 1)).to_json()
     inner.collect = question.collect
     kind = Exchange if question.contract == Contract.WEB else Attempt
     return kind(inner, question=question, asked=asked)
