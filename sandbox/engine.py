@@ -44,6 +44,7 @@ __all__ = [
 RUN, ATTEMPT, WORKER, HOLDER, BORN, CHAMBER, OPTIONS = (
     f"anomed.{name}" for name in ("run", "attempt", "worker", "holder", "born", "chamber", "options")
 )
+MOST_LINE = 1 << 12  # bytes of a line that is followed; a longer one is cut
 LOOK_SECONDS = 60  # between looks at a container that is being waited for
 
 
@@ -331,7 +332,7 @@ class Engine(EngineImages):
         with asking("follow the container"):
             pieces = self._client.logs(container, stdout=True, stderr=False, stream=True, follow=True)
         for piece in guarded(pieces, "follow the container"):
-            *whole, rest = (rest + piece).split(b"\n")
+            *whole, rest = (rest[:MOST_LINE] + piece).split(b"\n")
             yield from (line.decode("ascii", "replace") for line in whole)
 
     def log(self, container: str, target: Path, limit: int, *, stdout: bool = True) -> None:

@@ -43,6 +43,7 @@ GRACE_SECONDS = 2  # for the gateway, to say what it saw when the server has end
 PATIENCE = 0.5  # share of the time left that a question may take: else a silent defense would end each attack on it
 QUESTION, ASKED = "ask ", "ask"  # a line of its standard output; the folder of its /output
 LOOK_SECONDS = 1.0
+WATCH_SECONDS = 30.0  # between looks whether a server is still worth watching
 SOON_SECONDS = 0.5
 
 _SENTENCES = {
@@ -132,28 +133,34 @@ class Exchange(Attempt):
 
     def _wait(self, place: Place, lease: Lease, container: str, spent: float) -> bool:
         engine, deadline = place.engine, time.monotonic() + self.run.wants.seconds
-        checked, asked = time.monotonic(), 0
-        said: queue.Queue[str | None] = queue.Queue()
-        with _beside(engine, lambda: _follow(engine, container, said), lambda: self._watch_server(engine, deadline)):
+        checked = time.monotonic()
+        asked: queue.Queue[int | None] = queue.Queue()
+        over = threading.Event()
+        jobs = (
+            lambda: _follow(engine, container, asked, over),
+            lambda: self._watch_server(engine, deadline, over),
+        )
+        with _beside(engine, *jobs):
             try:
                 while (left := deadline - time.monotonic()) > 0:
                     try:
-                        line = said.get(timeout=min(left, LOOK_SECONDS))
+                        number = asked.get(timeout=min(left, LOOK_SECONDS))
                     except queue.Empty:
                         lease.check()
                         if time.monotonic() > checked + place.check_seconds:
                             place.check()
                             checked = time.monotonic()
                         continue
-                    if line is None:
+                    if number is None:
                         return engine.wait(container, left) and self._see_whether_server_ended(engine)
-                    if line == f"{QUESTION}{asked + 1}" and asked < MOST_QUESTIONS:  # the gateway knows as much
-                        asked += 1
-                        self._answer(place, lease, asked, left)
+                    self._answer(place, lease, number, left)
                 return False
             finally:
-                stop(engine, container)
-                stop(engine, self._server)
+                over.set()
+                try:
+                    stop(engine, container)
+                finally:
+                    stop(engine, self._server)
 
     def _see_whether_server_ended(self, engine: Engine) -> bool:
         """A server that ends in a call has the gateway say that the call failed: both are known, once both are over."""
@@ -161,10 +168,10 @@ class Exchange(Attempt):
             self._server_ended |= engine.wait(self._server, SOON_SECONDS)
         return True
 
-    def _watch_server(self, engine: Engine, deadline: float) -> None:
+    def _watch_server(self, engine: Engine, deadline: float, over: threading.Event) -> None:
         """A server that has ended answers nobody: then the gateway need not wait for the time to be over."""
-        while (left := deadline - time.monotonic()) > 0:
-            if engine.wait(self._server, left):
+        while (left := deadline - time.monotonic()) > 0 and not over.is_set():
+            if engine.wait(self._server, min(left, WATCH_SECONDS)):
                 if engine.running(self._gateway):
                     self._server_ended = True
                     if not engine.wait(self._gateway, GRACE_SECONDS):
@@ -309,25 +316,33 @@ def _inside(run: Run, question: Question, asked: Path, left: float) -> Attempt:
     return kind(inner, question=question, asked=asked)
 
 
-def _follow(engine: Engine, container: str, said: "queue.Queue[str | None]") -> None:
-    """Passes on each line that a container says, and None when it has ended. A cut line is picked up again."""
-    passed = 0
+def _follow(engine: Engine, container: str, asked: "queue.Queue[int | None]", over: threading.Event) -> None:
+    """Passes on the number of each question that a gateway asks, and None when it has ended.
+
+    A cut line is picked up again. Whatever else is said is passed over: what reads a stranger's bytes may go mad.
+    """
+    number = 1
     try:
-        while True:
+        while not over.is_set():
             with suppress(EngineFault):
-                for number, line in enumerate(engine.lines(container)):
-                    if number >= passed:
-                        said.put(line)
-                        passed = number + 1
+                for line in engine.lines(container):
+                    if over.is_set():
+                        return
+                    if line == f"{QUESTION}{number}" and number <= MOST_QUESTIONS:  # the gateway knows as much
+                        asked.put(number)
+                        number += 1
             if engine.wait(container, LOOK_SECONDS):
                 return
     finally:
-        said.put(None)
+        asked.put(None)
 
 
 @contextmanager
 def _beside(engine: Engine, *jobs: Callable[[], None]) -> Iterator[None]:
-    """Threads that end by themselves when the block does, because it stops what they watch."""
+    """Threads that end by themselves when the block does, because it stops what they watch.
+
+    An engine that does not even hear that keeps them for a while: each looks now and then whether all is over.
+    """
 
     def quietly(job: Callable[[], None]) -> None:
         try:
