@@ -108,9 +108,27 @@ def withdraw(*, submission: Submission, by: Any) -> None:
     """Takes the entry out of all further duels. Scores that it already has stay on record, off the boards."""
     flow.lock(submission.challenge)
     submission.refresh_from_db()
-    if submission.state in OVER and submission.state != State.SCORED:
-        raise Refused(_("This entry is over already."))
+    if refusal := withdrawal_obstacle(submission):
+        raise Refused(refusal)
     _take_out(submission, State.WITHDRAWN, by)
+
+
+def withdrawal_obstacle(submission: Submission) -> str:
+    """Why a team cannot withdraw an entry now; "" if it can.
+
+    Others' results rest on the attacks that they met: once these are settled nobody but an organiser takes one out.
+    """
+    challenge = submission.challenge
+    final = challenge.final
+    if submission.state in OVER and submission.state != State.SCORED:
+        return _("This entry is over already.")
+    if not submission.is_ranked or submission.state not in READY:
+        return ""
+    if challenge.status == Challenge.Status.CLOSED:
+        return _("The challenge is closed: what takes part is settled.")
+    if submission.picked and final is not None and final.revealed_at is not None:
+        return _("The results are revealed already.")
+    return ""
 
 
 @transaction.atomic

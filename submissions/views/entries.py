@@ -17,7 +17,7 @@ from challenges.models import Phase
 from sandbox.models import Run
 from submissions import actions, blindness, boards, exchanges, finals, logs, quotas, timeline
 from submissions.models import Step, Submission
-from submissions.states import READY, UNDER_WAY, State
+from submissions.states import READY, UNDER_WAY
 from submissions.views.common import (
     SiteRequest,
     Visit,
@@ -90,7 +90,7 @@ def detail(request: SiteRequest, pk: Any) -> HttpResponse:
         may_change=request.user.has_perm("submissions.change_submission", submission),
         is_ready=submission.state in READY,
         is_under_way=submission.state in UNDER_WAY,
-        may_withdraw=submission.state in (*UNDER_WAY, State.SCORED),
+        may_withdraw=not actions.withdrawal_obstacle(submission),
     )
     return page_or_fragment(request, "submissions/detail.html", "submissions/_detail.html", context)
 

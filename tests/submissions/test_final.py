@@ -469,6 +469,25 @@ def test_whoever_withdraws_after_the_freezing_is_out_and_holds_nobody_up(
     assert stays.releases.filter(phase=challenge.final).count() == SEEDS
 
 
+def test_nobody_changes_results_by_withdrawing_once_they_are_settled(
+    ready: Ready, workers: Workers, clinic: Challenge, freeze: Any, reveal: Any, ben: User, olga: User
+) -> None:
+    ready("ada", "defense", name="vault")
+    thief, spare = ready("ben", "attack", name="thief"), ready("ben", "attack", name="spare")
+    workers.leaks = {("thief", "vault"): 0.15}
+    workers.end_all()
+    actions.pick(submission=thief, picked=True, by=ben)
+    freeze(), workers.end_all(), reveal()
+    with pytest.raises(actions.Refused, match="revealed already"):
+        actions.withdraw(submission=Submission.objects.get(pk=thief.pk), by=ben)
+    assert Standing.objects.get(phase__kind="final", submission__name="vault").worst_attack == thief
+    challenges.close(challenge=clinic, by=olga)
+    with pytest.raises(actions.Refused, match="closed"):
+        actions.withdraw(submission=Submission.objects.get(pk=spare.pk), by=ben)
+    actions.disqualify(submission=thief, by=olga)  # whoever is answerable for the results may
+    assert Standing.objects.get(phase__kind="final", submission__name="vault").worst_attack != thief
+
+
 def test_nothing_of_development_can_be_chosen_once_the_picks_are_frozen(
     ready: Ready, freeze: Any, ben: User, workers: Workers
 ) -> None:
