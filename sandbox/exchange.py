@@ -78,6 +78,7 @@ class Exchange(Attempt):
             try:
                 config = walls.server(
                     image_id=run.image.image_id,
+                    user=run.image.config.get("user", ""),
                     limits=run.wants,
                     gpus=self._leased,
                     persistent=back.outputs,

@@ -15,6 +15,7 @@ from sandbox.reasons import Reason, gettext_noop
 from sandbox.tarscan import refused
 
 MAX_TEXT_BYTES = 64 << 10  # of environment, command and labels together
+MAX_USER = 200  # characters
 LOADER_VARIABLES = ("LD_", "NVIDIA_")
 KEPT_VOLUMES = frozenset({"/persistent_data"})  # published images declare it; there is something of ours in its place
 
@@ -31,17 +32,24 @@ class CheckedImage:
     env: tuple[str, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
     volumes: tuple[str, ...] = ()
+    user: str = ""  # as the image names it
 
     @classmethod
     def from_json(cls, facts: dict[str, Any]) -> Self:
         """Reads what the child found out."""
         lists = {name: tuple(facts[name]) for name in ("layers", "entrypoint", "command", "env", "volumes")}
-        return cls(image_id=str(facts["image_id"]), size=int(facts["size"]), labels=dict(facts["labels"]), **lists)
+        return cls(
+            image_id=str(facts["image_id"]),
+            size=int(facts["size"]),
+            labels=dict(facts["labels"]),
+            user=str(facts["user"]),
+            **lists,
+        )
 
     def config(self) -> dict[str, Any]:
         """The part of the configuration that is worth showing."""
         data = asdict(self)
-        return {name: data[name] for name in ("entrypoint", "command", "env", "labels", "volumes")}
+        return {name: data[name] for name in ("entrypoint", "command", "env", "labels", "volumes", "user")}
 
 
 def check_archive(
@@ -154,8 +162,12 @@ def _runnable(config: Any) -> dict[str, Any]:
         )
     _check_absent(config)
     _check_env(env)
+    user = _field(config, "User") or ""
+    if not isinstance(user, str) or len(user) > MAX_USER:
+        raise refused(_DAMAGED)
     volumes = _volumes(config)
-    return {"entrypoint": entrypoint, "command": command, "env": env, "labels": labels, "volumes": volumes}
+    facts = {"entrypoint": entrypoint, "command": command, "env": env, "labels": labels}
+    return {**facts, "volumes": volumes, "user": user}
 
 
 def _strings(value: Any) -> list[str]:

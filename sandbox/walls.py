@@ -1,5 +1,6 @@
 """The options that close a container. SANDBOX 1 says what each of them holds, and what happened without it."""
 
+import re
 from collections.abc import Collection, Iterable
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,7 @@ CHALLENGE_HOST, ATTACK_TARGET_HOST = "127.0.0.1:8001", "127.0.0.1:8002"  # where
 # What the published template's nginx writes to. An empty folder of sites also hides Debian's welcome page.
 SERVER_FOLDERS = ("/tmp", "/run", "/var/lib/nginx", "/var/log/nginx", "/etc/nginx/sites-enabled")  # noqa: S108
 NOBODY = "65534:65534"  # with the group: otherwise the image's own /etc/group would add more
+_NUMBERED = re.compile(r"([0-9]{1,9})(?::([0-9]{1,9}))?")  # user, perhaps with group
 MEGABYTE = 1 << 20
 # gVisor's kernel is a process in the container's own cgroup, where its threads and its memory count. Measured with
 # release 20221219 on ptrace: 57 threads and 14 MB for one idle program, up to 10 threads for each further process. At
@@ -76,12 +78,13 @@ def container(
 
 
 def server(
-    *, image_id: str, limits: Limits, gpus: list[str], persistent: str, conf: Conf, cdi: bool = False
+    *, image_id: str, user: str, limits: Limits, gpus: list[str], persistent: str, conf: Conf, cdi: bool = False
 ) -> dict[str, Any]:
     """The body of a create request for a stranger's web server, which a gateway of ours will talk to.
 
     It is as closed as any, but that it keeps the image's own user: published images begin as root, hand their files to
-    the user of a web server, and become that user. `persistent` is the volume that it has at /persistent_data.
+    the user of a web server, and become that user. `persistent` is the volume that it has at /persistent_data, `user`
+    is what the image says of its user.
     """
     return {
         "Image": image_id,
@@ -98,7 +101,7 @@ def server(
         "HostConfig": {
             **_strangers(limits, gpus, conf, cdi=cdi),
             "CapAdd": ["CHOWN", "SETGID", "SETUID"],
-            "Tmpfs": _tmpfs(conf, *SERVER_FOLDERS),
+            "Tmpfs": _tmpfs(conf, *SERVER_FOLDERS, user=user),
             "Mounts": [_mount(persistent, PERSISTENT)],
         },
     }
@@ -226,9 +229,15 @@ def _strangers(limits: Limits, gpus: list[str], conf: Conf, *, cdi: bool = False
     }
 
 
-def _tmpfs(conf: Conf, *folders: str) -> dict[str, str]:
-    """Folders that may be written, and are gone with the container."""
+def _tmpfs(conf: Conf, *folders: str, user: str = "") -> dict[str, str]:
+    """Folders that may be written, and are gone with the container.
+
+    The runtime gives each the mode that the image's folder has there, whatever we say: so where that is closed to
+    others it must belong to the user, which is possible for a number.
+    """
     options = f"rw,noexec,nosuid,nodev,size={conf.tmp_mb}m,nr_inodes=10000,mode=1777"
+    if number := _NUMBERED.fullmatch(user):
+        options += f",uid={number[1]},gid={number[2] or 0}"
     return dict.fromkeys(folders, options)
 
 

@@ -13,6 +13,7 @@ GROUPS = {
     "resources": "Resources",
     "outputs": "Outputs",
     "tables": "Released tables and guesses",
+    "web": "Web servers",
     "archives": "Archives",
     "channels": "Covert channels",
 }

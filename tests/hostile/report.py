@@ -34,7 +34,8 @@ machine: `make hostile` makes the same table on yours.
   data is read by organisers alone. A participant learns a score, or one of nine reasons, and times in steps of 30
   seconds.
 * **Nothing gets in.** No image runs as root, gains a privilege, or reaches the kernel by calls that it does not
-  need. An archive's own description is never believed: every digest is recomputed before an engine sees it.
+  need. (A web server may begin as a root who can do no more than become another user.) An archive's own description
+  is never believed: every digest is recomputed before an engine sees it.
 * **Nothing stays.** Each run has a container, volumes and names of its own. Nothing that it leaves is there in the
   next.
 * **Nobody pays for another.** Memory, processors, processes, files, disk, log and time of a run are bounded.

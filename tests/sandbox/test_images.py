@@ -371,6 +371,7 @@ class TestConfigurations:
             ({"Cmd": ["/x"], "Labels": {"a": 1}}, "damaged"),
             ({"Cmd": ["/x"], "Volumes": None, "VOLUMES": {"/data": {}}}, "damaged"),
             ({"Cmd": "/x"}, "damaged"),
+            ({"Cmd": ["/x"], "User": 7}, "damaged"),
             ({}, "ENTRYPOINT or CMD"),
             ({"Entrypoint": [], "Cmd": None}, "ENTRYPOINT or CMD"),
         ],

@@ -77,7 +77,7 @@ def web_image(folder: Path, name: str, extra: str = "", *, user: str = "") -> Im
         with (folder / "Dockerfile").open("a") as file:
             file.write(f"USER {user}\n")
         docker.from_env().images.build(path=str(folder), tag=name, rm=True)
-    image = known(name)
+    image = known(name, config={"user": user or "65534:65534"})
     _built.append(image.image_id)
     return image
 
