@@ -4,6 +4,7 @@ import io
 import json
 import multiprocessing
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -336,44 +337,56 @@ def fit():
     assert (run.result_folder / "scores").stat().st_size == 140 * 2**20
 
 
-SLOW = "def fit():\n    time.sleep(3)\n    KEPT.write_bytes(b'done')"
+@contextmanager
+def at_work(engine, run, count):
+    """A worker in a process of its own, once the run has so many containers at work. It is killed in the end."""
 
+    def running():
+        return [one for one in engine.containers(**{RUN: str(run.pk)}) if one["State"] == "running"]
 
-def begin(engine, run, count):
-    """Starts a worker of its own, and waits until the run has so many containers at work."""
     connections.close_all()
     process = multiprocessing.get_context("fork").Process(target=worker.work)
     process.start()
-    until(lambda: len([one for one in engine.containers(**{RUN: str(run.pk)}) if one["State"] == "running"]) == count)
-    return process
+    try:
+        until(lambda: len(running()) == count, 60)
+        yield process
+    finally:
+        process.kill()
+        process.join()
 
 
-def test_killed_worker(queue_exchange, engine, tmp_path, settings):
+def test_killed_worker(queue_exchange, exchanges, engine, tmp_path, settings):
     """Another worker removes both containers and begins again."""
     settings.SANDBOX = {"retry_seconds": 0, "lease_seconds": 3, "renew_seconds": 1}
-    run = queue_exchange(web_image(tmp_path / "slow", "slow", SLOW), FIT, FILES, folders=["model"])
-    process = begin(engine, run, 2)
-    process.kill()
-    process.join()
+    extra = """
+def fit():
+    data = fetch(CHALLENGE + "/data/training")[1]
+    time.sleep(600 if data == b"slow" else 0)
+    KEPT.write_bytes(data)
+"""
+    image = web_image(tmp_path / "slow", "slow", extra)
+    run = queue_exchange(image, FIT, {"training.bin": b"slow"}, folders=["model"], limits={"seconds": 600})
+    with at_work(engine, run, 2):
+        pass
     reaper.sweep()  # leaves alone what might be taken over
+    exchanges.files = FILES
     worker.work()
     run.refresh_from_db()
     assert (run.state, run.attempt, run.lost_leases) == (Run.State.SUCCEEDED, 2, 1), run.detail
-    assert (run.result_folder / "model.bin").read_bytes() == b"done"
+    assert (run.result_folder / "model.bin").read_bytes() == b"patients"
     reaper.sweep()  # the working files of the one that was killed
 
 
 def test_killed_amid_a_question(queue_exchange, exchanges, engine, make_image, tmp_path, settings):
     """Three containers of one run: all go, and the run is played from its beginning."""
     settings.SANDBOX = {"retry_seconds": 0, "lease_seconds": 3, "renew_seconds": 1}
-    answering = "/bin/busybox sleep 3; /bin/busybox cat /input/rows.json > /output/said.json"
-    exchanges.answerer = by_files(make_image(answering))
+    exchanges.answerer = by_files(make_image("/bin/busybox sleep 600"), seconds=600)
     image = web_image(tmp_path / "asking", "asking", ASKING.replace("ROWS", "[[[5, 6]]]"))
     files = {"answers.npz": pack(X=ROWS, prediction=np.array([7, 8]))}
-    run = queue_exchange(image, ATTACK, files, collect=["exchange.json", "scores"])
-    process = begin(engine, run, 3)
-    process.kill()
-    process.join()
+    run = queue_exchange(image, ATTACK, files, collect=["exchange.json", "scores"], limits={"seconds": 600})
+    with at_work(engine, run, 3):
+        pass
+    exchanges.answerer = by_files(make_image("/bin/busybox cat /input/rows.json > /output/said.json"))
     worker.work()
     run.refresh_from_db()
     assert (run.state, run.attempt) == (Run.State.SUCCEEDED, 2), run.detail
@@ -385,10 +398,10 @@ def test_cancelled(queue_exchange, engine, tmp_path, settings):
     settings.SANDBOX = {"retry_seconds": 0, "renew_seconds": 0.2}
     image = web_image(tmp_path / "endless", "endless", "def fit():\n    time.sleep(600)")
     run = queue_exchange(image, FIT, FILES, limits={"seconds": 600})
-    process = begin(engine, run, 2)
-    actions.cancel(run=run)
-    process.join(60)
-    assert process.exitcode == 0
+    with at_work(engine, run, 2) as process:
+        actions.cancel(run=run)
+        process.join(60)
+        assert process.exitcode == 0
     run.refresh_from_db()
     assert run.state == Run.State.CANCELLED
     assert not Slot.objects.exclude(run=None).exists()
