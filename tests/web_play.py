@@ -63,6 +63,9 @@ class Table:
     def question(self, run: Run) -> Question | None:
         return None
 
+    def account(self, run: Run, told: Path) -> Reader | None:
+        return None
+
     def judge(self, run: Run, result: Path, read: dict[str, Any]) -> dict[str, Any]:
         return read
 
