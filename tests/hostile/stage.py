@@ -191,10 +191,10 @@ class Stage:
     def observe(self, entry: Entry, runtime: str) -> Seen:
         """How it ended, its rehearsal's log as its team reads it, and its private one as the operator does."""
         seen = entry.seen = Seen(self._outcome(entry))
-        if entry.id and entry.case.program:
+        if entry.id and entry.case.program and seen.outcome.reason != "image_invalid":  # else nothing ran
             shown = self.call(entry.email, "GET", f"submissions/{entry.id}/log").json()["log"]
             seen.logs["rehearsal"] = shown
-            if seen.outcome.cause == "" and seen.outcome.reason != "image_invalid":
+            if seen.outcome.cause == "":
                 seen.logs["private"] = self.private_log(entry)
         seen.complaints = judge(entry.case, seen, runtime)
         if entry.case.check is not None:

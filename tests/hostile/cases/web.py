@@ -141,6 +141,8 @@ def at_fit():
     say("half-open requests", len(lines))
     for line in lines:
         line.close()
+    import time
+    time.sleep(2)  # until its own requests find room again
 """,
         "The gateway has room for a few requests at once, and hangs up on the others.",
     ),
