@@ -234,6 +234,8 @@ def _parse_csv(path: Path, names: list[str], delimiter: str, types: dict[str, pa
             parse_options=pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=pa_csv.ConvertOptions(column_types=types, null_values=[""], strings_can_be_null=False),
         )
+    except pa.ArrowMemoryError:  # an ArrowException too, but it says nothing of the file
+        raise
     except pa.ArrowException as error:
         raise TableError(_csv_sentence(str(error))) from error
 

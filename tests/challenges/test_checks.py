@@ -32,6 +32,7 @@ def codes(found: list[Finding], level: str = "") -> set[str]:
 
 
 def test_a_sound_challenge_passes_and_gets_its_anchors(draft: Challenge) -> None:
+    draft.phases.update(secret=b"one deal of so few people, as good as most")  # by chance another looks odd
     report = actions.check_now(challenge=draft)
     assert report.state == CheckReport.State.PASSED
     assert report.finished_at is not None

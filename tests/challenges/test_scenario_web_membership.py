@@ -101,7 +101,13 @@ def test_a_web_attack_scores_as_a_file_attack_with_the_same_idea(make_board: Mak
     asked = len(deal.scored) + len(deal.aux) + len(deal.revealed)
     assert facts == {
         "rows": len(deal.scored),
-        "web": {"routes": {"POST /fit": 201, "POST /evaluate": 201}, "queries": asked, "live": 0},
+        "web": {
+            "routes": {"POST /fit": 201, "POST /evaluate": 201},
+            "calls": [],
+            "unasked": [],
+            "queries": asked,
+            "live": 0,
+        },
     }
 
     (tmp_path / "file" / "out").mkdir(parents=True)

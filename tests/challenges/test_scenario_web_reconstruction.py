@@ -126,7 +126,8 @@ def test_a_web_defense_and_a_file_defense_release_the_same(
     facts = exchanged(WEB, "release", board, tmp_path / "web", anonymizer(anonymise, scheme))
     rows = len(board.deal.train)
     routes = {"POST /fit": 201, "GET /anon_data": 200, "GET /anon_data_scheme": 200}
-    assert facts == {"rows": rows, "scheme": scheme, "web": {"routes": routes, "queries": 0, "live": 0}}
+    web = {"routes": routes, "calls": [], "unasked": [], "queries": 0, "live": 0}
+    assert facts == {"rows": rows, "scheme": scheme, "web": web}
     assert same_release(tmp_path / "web" / "result", by_file(board, tmp_path / "file", anonymise, scheme))
 
 
