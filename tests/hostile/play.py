@@ -104,9 +104,9 @@ def _aftermath(
 
 
 def _gone(left: Callable[[], list[str]]) -> str:
-    """Removal goes on beside the workers' next runs: it may take a moment."""
+    """Removal goes on beside the workers' next runs, and blind controls of attacks come when all else is over."""
     try:
-        wait_for(lambda: not left(), seconds=30, what="all is removed")
+        wait_for(lambda: not left(), seconds=300, what="all is removed")
     except AssertionError:
         return ", ".join(left()[:5])
     return ""
