@@ -230,8 +230,8 @@ os.remove("/output/passwd")
         "link-to-proc",
         "Brings /input as a link to /proc, so that its inputs would be mounted over the host's processes.",
         "",
-        stops="The engine refuses to mount there; it is the image's fault, not the platform's. gVisor may mount it: over "
-        "the processes of the container's own kernel.",
+        stops="The engine refuses to mount there; it is the image's fault, not the platform's. gVisor may mount it: "
+        "over the processes of the container's own kernel.",
         expected=rehearsal("crashed", "could not be started"),
         gvisor=(rehearsal("crashed"), SCORED),
         silent=True,
