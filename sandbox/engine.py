@@ -7,7 +7,6 @@ and whatever goes wrong on the way is an `EngineFault`: a fault of the platform,
 import contextlib
 import hashlib
 import json
-import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -33,7 +32,8 @@ from sandbox.connection import (
     timed_out,
 )
 from sandbox.engine_images import EngineImages
-from sandbox.reasons import Reason, Rejected, gettext_noop
+from sandbox.engine_words import CANNOT_START, NO_RUNTIME, is_the_images_fault
+from sandbox.reasons import Reason, Rejected
 from sandbox.streams import tar_of
 
 __all__ = [
@@ -206,9 +206,9 @@ class Engine(EngineImages):
                 config = {**config, "Labels": self._labels(**labels)}
                 return str(self._client.create_container_from_config(config, name=name)["Id"])
         except EngineFault as fault:
-            if _is_the_images_fault(fault):
-                raise Rejected(Reason.CRASHED, _CANNOT_START) from fault
-            if _NO_RUNTIME.search(str(fault)):  # gVisor was taken off the host since it was last looked at
+            if is_the_images_fault(fault):
+                raise Rejected(Reason.CRASHED, CANNOT_START) from fault
+            if NO_RUNTIME.search(str(fault)):  # gVisor was taken off the host since it was last looked at
                 raise Unreachable(str(fault)) from fault
             raise
 
@@ -253,8 +253,8 @@ class Engine(EngineImages):
         except Unreachable:  # then there is nothing more to ask
             raise
         except EngineFault as fault:
-            if _is_the_images_fault(fault) or self._meets_a_file(container):
-                raise Rejected(Reason.CRASHED, _CANNOT_START) from fault
+            if is_the_images_fault(fault) or self._meets_a_file(container):
+                raise Rejected(Reason.CRASHED, CANNOT_START) from fault
             raise
 
     def _meets_a_file(self, container: str) -> bool:
@@ -394,29 +394,3 @@ def labels_of(run: str, attempt: int, worker: str, chamber: Chamber, config: dic
 def _volumes(prefix: str, count: int) -> tuple[str, ...]:
     """The names of a holder's volumes: input and output of its chambers in turn."""
     return tuple(f"{prefix}-{number}-{side}" for number in range(count) for side in ("in", "out"))
-
-
-_CANNOT_START = gettext_noop(
-    "The image's program could not be started. Check its working directory, and that it has no files at /input, "
-    "/output and /tmp."
-)
-
-
-# how engines say that they know no such runtime: 20.10, and newer ones
-_NO_RUNTIME = re.compile(r"nknown runtime specified|unknown or invalid runtime name")
-
-
-def _is_the_images_fault(fault: EngineFault) -> bool:
-    text = str(fault)
-    # the last: the image has a link to /proc at a place where we mount, which the runtime refuses
-    signs = ("not a directory", "Cwd", "cwd", "working directory", "cannot be mounted because it is")
-    # when it is created: its working directory is a file; its program is an empty name. When it is started as its own
-    # user: the image has none of that name, or the number is none
-    plain = (
-        "Cannot mkdir: ",
-        "No command specified",
-        "unable to find user",
-        "unable to find group",
-        "uids and gids must",
-    )
-    return any(sign in text for sign in plain) or ("OCI runtime" in text and any(sign in text for sign in signs))

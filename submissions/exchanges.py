@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from django.utils.translation import gettext as _
 
 from challenges.scenarios import registry
+from sandbox.contracts import Contract
 from submissions.models import Duel, Step, Submission
 
 STEPS = 4  # in which rows asked are told: with none, five values, 2.3 bits a defense
@@ -97,7 +98,7 @@ def questions(attack: Submission, *, exact: bool) -> Questions | None:
     `exact` is for organisers. Nothing of a final that is not revealed.
     """
     game = attack.challenge.game
-    images = registry.get(game.scenario).images(attack.contract or "anomed/1")
+    images = registry.get(game.scenario).images(attack.contract or Contract.FILES)
     budget = None if attack.is_defense else images.query_budget(game)
     if budget is None:
         return None
